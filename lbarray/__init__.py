@@ -1,0 +1,1 @@
+"""lbarray: a decrypting load balancing array, one Twisted daemon per node."""

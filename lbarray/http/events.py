@@ -1,0 +1,96 @@
+"""The heads of HTTP messages, as every room sees them (RFC 9110 §6, RFC 9112 §2).
+
+Plain slotted classes: one is made for each request, so they cost no more than they must.
+Field names and values are octets as they came; names compare through :meth:`Head.get` in lower case.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Fields", "Head", "RequestHead", "ResponseHead"]
+
+Fields = list[tuple[bytes, bytes]]
+
+
+class Head:
+    """What requests and responses have in common.
+
+    :ivar fields: (name, value) in order of arrival, the name's case as it came.
+    :ivar version: (major, minor) of the message.
+    """
+
+    __slots__ = ("fields", "version")
+
+    def __init__(self, fields: Fields, version: tuple[int, int]) -> None:
+        self.fields = fields
+        self.version = version
+
+    def get(self, name: bytes) -> bytes | None:
+        """The first field of this lower-case ``name``, or ``None``."""
+        for key, value in self.fields:
+            if key.lower() == name:
+                return value
+        return None
+
+    def get_all(self, name: bytes) -> list[bytes]:
+        """Every value of the field of this lower-case ``name``, in order."""
+        return [value for key, value in self.fields if key.lower() == name]
+
+    def remove(self, name: bytes) -> None:
+        """Drop every field of this lower-case ``name``."""
+        self.fields[:] = [pair for pair in self.fields if pair[0].lower() != name]
+
+    def replace(self, name: bytes, value: bytes) -> None:
+        """Drop every field of ``name`` (any case) and append one with ``value``."""
+        self.remove(name.lower())
+        self.fields.append((name, value))
+
+
+class RequestHead(Head):
+    """A request's first line and fields.
+
+    :ivar method: upper-case token.
+    :ivar target: the origin form as sent to the back end, octets, beginning with ``/`` or ``*``.
+    :ivar host: authority in lower case without port, from the target's absolute form or ``Host``.
+    :ivar has_body: content follows (a length above zero, or chunks).
+    """
+
+    __slots__ = ("has_body", "host", "method", "target")
+
+    def __init__(
+        self,
+        method: bytes,
+        target: bytes,
+        fields: Fields,
+        version: tuple[int, int] = (1, 1),
+        host: bytes = b"",
+        has_body: bool = False,
+    ) -> None:
+        super().__init__(fields, version)
+        self.method = method
+        self.target = target
+        self.host = host
+        self.has_body = has_body
+
+    @property
+    def path(self) -> bytes:
+        """The target up to ``?``."""
+        return self.target.partition(b"?")[0]
+
+    def __repr__(self) -> str:
+        return f"<RequestHead {self.method!r} {self.host!r} {self.target!r}>"
+
+
+class ResponseHead(Head):
+    """A response's status line and fields. ``reason`` may be empty."""
+
+    __slots__ = ("reason", "status")
+
+    def __init__(
+        self, status: int, fields: Fields, version: tuple[int, int] = (1, 1), reason: bytes = b""
+    ) -> None:
+        super().__init__(fields, version)
+        self.status = status
+        self.reason = reason
+
+    def __repr__(self) -> str:
+        return f"<ResponseHead {self.status}>"

@@ -1,0 +1,164 @@
+"""The seams of lbarray: where rooms meet, and where a plug-in fits in.
+
+Each interface is a contract. A provider passes ``verifyObject`` and, where ``lbarray.testing`` has
+one, the public suite of tests for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from zope.interface import Attribute, Interface
+
+from lbarray.http.events import RequestHead, ResponseHead
+from lbarray.values import (
+    BackendAddress,
+    ClientAddress,
+    NodeReport,
+    Outcome,
+    PlaneCounters,
+    PlaneService,
+    RowChange,
+    ServiceId,
+    WorkerTarget,
+)
+
+__all__ = [
+    "IAssignment",
+    "IBalancePolicy",
+    "IBodyFilter",
+    "IForwardingPlane",
+    "IHealthProbe",
+    "IMembershipSource",
+    "IRequestScheduler",
+    "IResponseFilter",
+]
+
+
+class IForwardingPlane(Interface):
+    """Moves the packets of the VIPs. Everything here is called from the reactor's thread.
+
+    Order: ``attach``, then any of the others, then ``detach``. A plane that is attached but not
+    active passes every packet up, untouched.
+    """
+
+    name: str = Attribute("``bpf-tc``, ``bpf-xdp`` or ``packet``: what the operator reads")
+
+    def attach() -> None:
+        """Load and connect to the interface; inactive.
+
+        :raises lbarray.errors.SystemRefused: the kernel would not; nothing is left behind.
+        """
+
+    def detach() -> None:
+        """Disconnect and free everything. Idempotent; does not raise."""
+
+    def set_active(active: bool) -> None:
+        """Start or stop forwarding: this node owns the VIPs, or no longer does."""
+
+    def set_services(services: Sequence[PlaneService]) -> None:
+        """Replace the services whose packets are scheduled.
+
+        :raises lbarray.errors.SystemRefused: the kernel said no; the previous set stands.
+        """
+
+    def set_workers(workers: Sequence[WorkerTarget]) -> None:
+        """Replace what is known of workers, by index. A row that names an unknown one passes up."""
+
+    def apply(delta: Sequence[RowChange]) -> None:
+        """Replace rows; a packet meets the old row or the new row, never a mixture of the two.
+
+        :raises lbarray.errors.SystemRefused: the kernel said no.
+        """
+
+    def counters() -> PlaneCounters:
+        """What has been done since ``attach``."""
+
+
+class IMembershipSource(Interface):
+    """Tells who is in the array. The heartbeat service is one."""
+
+    def members() -> Sequence[NodeReport]:
+        """The living members, this node included, ordered by name."""
+
+    def subscribe(changed: Callable[[Sequence[NodeReport]], None]) -> Callable[[], None]:
+        """Call ``changed`` with the new members after each change of who, accepting, draining,
+        weight or MAC (not of load alone). Returns a callable that ends it."""
+
+
+class IBalancePolicy(Interface):
+    """Picks a back end among those that may have the request. Synchronous; must not block.
+
+    ``candidates`` are ``backends.pool.Member`` objects (attributes ``address``, ``weight``,
+    ``outstanding``), never empty, in the configuration's order, all fit for new requests.
+    """
+
+    def choose(candidates: Sequence[object], key: bytes) -> object:
+        """One of ``candidates``. ``key`` is the hash key of the request, or ``b""``."""
+
+
+class IHealthProbe(Interface):
+    """Tries one back end once."""
+
+    def probe(backend: BackendAddress) -> object:
+        """A Deferred of ``(passed: bool, said: str)``; never fails; cancelled on time-out."""
+
+
+class IAssignment(Interface):
+    """One request given to one back end. ``finished`` is called exactly once."""
+
+    backend: BackendAddress = Attribute("where to send the request")
+    response_fields: tuple[tuple[bytes, bytes], ...] = Attribute(
+        "fields to add to the response's head, such as the persistence cookie; often empty"
+    )
+
+    def idle_connection() -> object | None:
+        """An open back-end connection that nobody uses, taken out of the store, or ``None``."""
+
+    def keep_connection(connection: object) -> None:
+        """Store a connection that may be used again. It has ``close()``; the store may call it at
+        any time it holds the connection, and the owner calls ``forget_connection`` when it dies."""
+
+    def forget_connection(connection: object) -> None:
+        """The stored connection died by itself. Unknown ones are ignored."""
+
+    def finished(outcome: Outcome) -> None:
+        """The request is over: counts for outstanding and passive health."""
+
+    def another() -> object | None:
+        """Another assignment after this one failed before anything was answered; ``None`` when no
+        other back end is left to try. The caller knows whether the request may be repeated."""
+
+
+class IRequestScheduler(Interface):
+    """Gives each request its back end. On the path of every request: plain calls, no Deferred."""
+
+    def assign(service: ServiceId, request: RequestHead, client: ClientAddress) -> object:
+        """An :class:`IAssignment`, counted as outstanding until its ``finished``.
+
+        :raises lbarray.errors.BadInput: with ``status`` 404 where no route matches, 503 where the
+            pool has nobody to give.
+        """
+
+
+class IBodyFilter(Interface):
+    """Changes the content of one response while it streams. Not used again after ``finish``."""
+
+    def feed(data: bytes) -> bytes:
+        """Content in, content out (maybe empty). Fails open: after its own error a filter hands out
+        what it held and then everything as it came; it does not raise."""
+
+    def finish() -> bytes:
+        """The last content."""
+
+
+class IResponseFilter(Interface):
+    """Decides, response by response, whether to change content; shared by all connections."""
+
+    def open(request: RequestHead, response: ResponseHead) -> object | None:
+        """An :class:`IBodyFilter` for this response, whose ``fields`` were changed to match
+        (Content-Length, validators, …), or ``None``: not my business, nothing changed."""
+
+    def prepare(request: RequestHead) -> None:
+        """Change the request's fields before it goes to the back end: codings we cannot read do
+        not belong in ``Accept-Encoding``, range requests cannot be rewritten."""

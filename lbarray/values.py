@@ -1,0 +1,181 @@
+"""Frozen values that cross from one room to another, and nothing else."""
+
+from __future__ import annotations
+
+import enum
+from ipaddress import IPv4Address, IPv6Address
+
+import attrs
+
+__all__ = [
+    "Address",
+    "BackendAddress",
+    "BackendState",
+    "ClientAddress",
+    "HashBy",
+    "Load",
+    "NodeReport",
+    "Outcome",
+    "PlaneCounters",
+    "PlaneService",
+    "Role",
+    "RowChange",
+    "ServiceId",
+    "WorkerTarget",
+]
+
+Address = IPv4Address | IPv6Address
+
+
+class Role(enum.Flag):
+    """What a node does for the array at this moment."""
+
+    NONE = 0
+    SCHEDULER = enum.auto()
+    WORKER = enum.auto()
+
+
+class HashBy(enum.IntEnum):
+    """What of a packet chooses its row: the values are those of ``bpf/abi.h``."""
+
+    CONNECTION = 0
+    CLIENT = 1
+
+
+@attrs.frozen(order=True)
+class ServiceId:
+    """A VIP, port and transport protocol that the array offers."""
+
+    address: Address
+    port: int
+    protocol: str = "tcp"
+
+    def __str__(self) -> str:
+        host = f"[{self.address}]" if self.address.version == 6 else str(self.address)
+        return f"{host}:{self.port}/{self.protocol}"
+
+
+@attrs.frozen
+class PlaneService:
+    """A service as a forwarding plane needs to know it."""
+
+    id: ServiceId
+    hash_by: HashBy = HashBy.CONNECTION
+
+
+@attrs.frozen
+class WorkerTarget:
+    """Where the scheduler sends the packets of one worker.
+
+    :ivar index: small number that table rows name it by; stable while the node is a member.
+    :ivar mac: six octets of its interface in the array's segment; ``b""`` while unknown.
+    :ivar local: it is this very node: its packets are passed up, not sent out.
+    """
+
+    index: int
+    name: str
+    address: Address
+    mac: bytes = b""
+    local: bool = False
+
+
+@attrs.frozen
+class RowChange:
+    """A row of the Maglev table that has new owners.
+
+    :ivar now: index of the worker that gets the row's new connections.
+    :ivar before: index of the worker that had the row previously (second chance).
+    """
+
+    row: int
+    now: int
+    before: int
+
+
+@attrs.frozen
+class PlaneCounters:
+    """What a forwarding plane has done since it was attached.
+
+    :ivar packets: packets by verdict: ``forwarded``, ``passed_local``, ``drop_<reason>``, …
+    :ivar per_worker: (packets, octets) by worker index.
+    """
+
+    packets: dict[str, int] = attrs.field(factory=dict)
+    octets: dict[str, int] = attrs.field(factory=dict)
+    per_worker: dict[int, tuple[int, int]] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class Load:
+    """How busy a node's workers are.
+
+    :ivar connections: client connections open now.
+    :ivar requests_per_s: over the last heartbeat interval.
+    :ivar cpu: share of the node's processors in use, 0.0 to 1.0.
+    """
+
+    connections: int = 0
+    requests_per_s: float = 0.0
+    cpu: float = 0.0
+
+
+@attrs.frozen
+class NodeReport:
+    """What one node says of itself in a heartbeat, and everybody believes once authenticated.
+
+    :ivar incarnation: start of the daemon, nanoseconds since the epoch; a restart is a larger one.
+    :ivar accepting: its listeners really accepted a connection when last tried.
+    :ivar draining: it wants no new connections.
+    """
+
+    name: str
+    address: Address
+    mac: bytes = b""
+    roles: Role = Role.NONE
+    load: Load = attrs.field(factory=Load)
+    accepting: bool = False
+    draining: bool = False
+    weight: int = 100
+    incarnation: int = 0
+
+
+@attrs.frozen
+class ClientAddress:
+    """The client's end of a connection, and how it came to us."""
+
+    host: str
+    port: int
+    tls: bool = False
+
+
+@attrs.frozen
+class BackendAddress:
+    """A back end by name and place. ``pool`` and ``name`` are the configuration's keys."""
+
+    pool: str
+    name: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.pool}/{self.name} ({self.host}:{self.port})"
+
+
+class BackendState(enum.Enum):
+    """May a back end have new requests?"""
+
+    UP = "up"
+    DOWN = "down"
+    DRAINING = "draining"
+    UNCHECKED = "unchecked"
+
+
+class Outcome(enum.Enum):
+    """How a request that was assigned to a back end ended; what passive health counts."""
+
+    ANSWERED = "answered"
+    SERVER_ERROR = "server_error"
+    CONNECT_FAILED = "connect_failed"
+    BROKEN = "broken"
+    TIMED_OUT = "timed_out"
+    CLIENT_GONE = "client_gone"
