@@ -1,0 +1,27 @@
+"""``[cdn]``: which addresses in a page are changed so that a content delivery network serves them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import attrs
+
+from lbarray.config.scalars import PathPrefix, Text, one_of
+
+__all__ = ["Cdn"]
+
+
+@attrs.frozen
+class Cdn:
+    """``[cdn]``.
+
+    :ivar host: the network's host name, with a port where it is unusual.
+    :ivar paths: prefixes of the site's paths that the network serves.
+    :ivar own_hosts: host names that mean the site itself in absolute URLs, besides the one the
+        request was sent to.
+    """
+
+    host: Text
+    paths: tuple[PathPrefix, ...]
+    scheme: Annotated[str, one_of("https", "http")] = "https"
+    own_hosts: tuple[Text, ...] = ()

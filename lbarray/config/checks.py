@@ -1,0 +1,155 @@
+"""What single values cannot show: references between sections, and files on this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from lbarray.config.model import Config
+from lbarray.config.problems import nearest
+from lbarray.config.services import Service
+from lbarray.errors import Problem
+
+__all__ = ["missing_files", "wrong_meaning"]
+
+
+def wrong_meaning(config: Config) -> list[Problem]:
+    """Every contradiction between sections."""
+    return [*_array(config), *_services(config), *_pools(config), *_routes(config), *_console(config)]
+
+
+def _array(config: Config) -> Iterator[Problem]:
+    array = config.array
+    if array.nodes and array.key_file is None:
+        yield Problem(
+            "array.key_file",
+            "nothing",
+            "the path of a file with a shared secret (make one: openssl rand -hex 32), "
+            "needed as soon as there are nodes",
+        )
+    if array.nodes and not array.vips:
+        yield Problem("array.vips", "an empty list", "at least one address that clients use")
+    if array.vips and not array.nodes:
+        yield Problem(
+            "array.vips",
+            "addresses, but no array.nodes",
+            "no vips in a standalone node; or the machines that share them, in array.nodes",
+        )
+    seen: dict[str, str] = {}
+    for name, node in array.nodes.items():
+        other = seen.setdefault(str(node.address), name)
+        if other != name:
+            yield Problem(
+                f"array.nodes.{name}.address",
+                f'"{node.address}", the same as node {other}',
+                "its own address",
+            )
+        if any(node.address == vip.ip for vip in array.vips):
+            yield Problem(f"array.nodes.{name}.address", f'"{node.address}", which is a VIP', "the node's own address")
+    if config.failover.interval > 40.95:
+        yield Problem("failover.interval", f"{config.failover.interval} s", "0.01 to 40.95 seconds (RFC 9568 §5.2.7)")
+
+
+def _services(config: Config) -> Iterator[Problem]:
+    if not config.services:
+        yield Problem("services", "none", "at least one table [services.NAME]")
+    places: dict[tuple[str, int], str] = {}
+    for name, service in config.services.items():
+        yield from _service_place(config, name, service)
+        place = (str(service.vip or service.address), service.port)
+        other = places.setdefault(place, name)
+        if other != name:
+            yield Problem(
+                f"services.{name}.port",
+                f"{service.port} at {place[0]}, already taken by services.{other}",
+                "an address and port of its own",
+            )
+
+
+def _service_place(config: Config, name: str, service: Service) -> Iterator[Problem]:
+    key = f"services.{name}"
+    vips = ", ".join(f'"{vip.ip}"' for vip in config.array.vips)
+    if config.standalone:
+        if service.vip is not None:
+            yield Problem(f"{key}.vip", f'"{service.vip}"', "no vip without array.nodes; use address instead")
+        elif service.address is None:
+            yield Problem(f"{key}.address", "nothing", 'the address to listen on, such as "127.0.0.1"')
+    elif service.address is not None:
+        yield Problem(
+            f"{key}.address",
+            f'"{service.address}"',
+            f"no address in an array; use vip instead, one of: {vips}",
+        )
+    elif service.vip is None or all(service.vip != vip.ip for vip in config.array.vips):
+        found = "nothing" if service.vip is None else f'"{service.vip}"'
+        yield Problem(f"{key}.vip", found, f"one of array.vips: {vips}")
+
+
+def _pools(config: Config) -> Iterator[Problem]:
+    if not config.pools:
+        yield Problem("pools", "none", "at least one table [pools.NAME]")
+    for name, pool in config.pools.items():
+        if not pool.backends:
+            yield Problem(f"pools.{name}.backends", "none", "at least one table [pools.NAME.backends.NAME]")
+
+
+def _routes(config: Config) -> Iterator[Problem]:
+    if not config.routes and len(config.pools) > 1:
+        yield Problem("routes", "none, with several pools", "[[routes]] that say which request goes to which pool")
+    for index, route in enumerate(config.routes):
+        if route.pool not in config.pools:
+            yield Problem(f"routes[{index}].pool", f'"{route.pool}"', nearest(route.pool, config.pools))
+        for service in route.services:
+            if service not in config.services:
+                yield Problem(f"routes[{index}].services", f'"{service}"', nearest(service, config.services))
+
+
+def _console(config: Config) -> Iterator[Problem]:
+    manhole = config.console.manhole
+    if manhole is not None and manhole.authorized_keys is None and manhole.password_file is None:
+        yield Problem(
+            "console.manhole",
+            "neither authorized_keys nor password_file",
+            "at least one of the two, or no manhole",
+        )
+
+
+def missing_files(config: Config) -> list[Problem]:
+    """Every file that the configuration names and this machine cannot read, or should not."""
+    return [problem for key, path, what in _files(config) if (problem := _unreadable(key, path, what))]
+
+
+def _files(config: Config) -> Iterator[tuple[str, Path, str]]:
+    if config.array.key_file is not None:
+        yield "array.key_file", config.array.key_file, "a file with the array's shared secret"
+    for name, service in config.services.items():
+        if service.tls is not None:
+            yield f"services.{name}.tls.certificate", service.tls.certificate, "a certificate chain in PEM"
+            yield f"services.{name}.tls.key", service.tls.key, "the certificate's private key in PEM"
+    manhole = config.console.manhole
+    if manhole is not None and manhole.authorized_keys is not None:
+        yield "console.manhole.authorized_keys", manhole.authorized_keys, "a file of SSH public keys"
+    if manhole is not None and manhole.password_file is not None:
+        yield (
+            "console.manhole.password_file",
+            manhole.password_file,
+            "a file whose first line is the password",
+        )
+
+
+def _unreadable(key: str, path: Path, what: str) -> Problem | None:
+    try:
+        with path.open("rb") as file:
+            octets = file.read(64)
+            mode = os.fstat(file.fileno()).st_mode
+    except OSError as error:
+        return Problem(key, f'"{path}": {error.strerror}', f"{what}, readable by this user")
+    if not octets.strip():
+        return Problem(key, f'"{path}": an empty file', what)
+    if key == "array.key_file":
+        if len(path.read_bytes().strip()) < 16:
+            return Problem(key, f'"{path}": fewer than 16 octets', what + " (openssl rand -hex 32)")
+        if mode & 0o007:
+            return Problem(key, f'"{path}": every user of this machine can read it', f"chmod 600 {path}")
+    return None

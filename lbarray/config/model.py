@@ -1,0 +1,53 @@
+"""The whole configuration as one frozen value."""
+
+from __future__ import annotations
+
+import attrs
+
+from lbarray.config.array import Array, Failover, Membership, Node
+from lbarray.config.cdn import Cdn
+from lbarray.config.console import Console
+from lbarray.config.pools import Pool
+from lbarray.config.scalars import Name
+from lbarray.config.services import Route, Service, Worker
+from lbarray.values import Address, HashBy, ServiceId
+
+__all__ = ["Config"]
+
+
+@attrs.frozen
+class Config:
+    """What one TOML file says. Sections left out have their defaults."""
+
+    array: Array = attrs.field(factory=Array)
+    failover: Failover = attrs.field(factory=Failover)
+    membership: Membership = attrs.field(factory=Membership)
+    services: dict[Name, Service] = attrs.field(factory=dict)
+    pools: dict[Name, Pool] = attrs.field(factory=dict)
+    routes: tuple[Route, ...] = ()
+    cdn: Cdn | None = None
+    worker: Worker = attrs.field(factory=Worker)
+    console: Console = attrs.field(factory=Console)
+
+    @property
+    def standalone(self) -> bool:
+        """One node, no VIP, no neighbours."""
+        return not self.array.nodes
+
+    def interface_of(self, node: Node) -> str:
+        """The interface on which this node meets the array."""
+        return node.interface or self.array.interface
+
+    def service_id(self, name: str) -> ServiceId:
+        """Where the service of this name is offered."""
+        service = self.services[name]
+        address: Address | None = service.vip or service.address
+        if address is None:  # refused by the checks, so never in a loaded configuration
+            raise ValueError(f"services.{name} has no address")
+        return ServiceId(address, service.port)
+
+    def hash_by(self, name: str) -> HashBy:
+        """What of a packet chooses the worker for this service."""
+        service = self.services[name]
+        chosen = service.hash or ("client" if service.tls else "connection")
+        return HashBy.CLIENT if chosen == "client" else HashBy.CONNECTION

@@ -1,0 +1,182 @@
+"""The single values a configuration may hold: each reads what TOML gave, or says what it would accept.
+
+``Annotated[int, Accepts(...)]`` ties a Python type to its reader, so that the model's classes stay plain.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address, ip_interface
+from pathlib import Path
+from typing import Annotated
+
+import attrs
+
+__all__ = [
+    "Accepts",
+    "Flag",
+    "HostPort",
+    "HostPortText",
+    "Interface",
+    "IpAddress",
+    "Name",
+    "PathPrefix",
+    "PathText",
+    "Port",
+    "Rejected",
+    "Seconds",
+    "Text",
+    "between",
+    "one_of",
+]
+
+
+class Rejected(ValueError):
+    """This value will not do. ``accepted`` says in words what would."""
+
+    def __init__(self, found: object, accepted: str) -> None:
+        super().__init__(found, accepted)
+        self.found = found
+        self.accepted = accepted
+
+
+@attrs.frozen
+class Accepts:
+    """How to read one scalar.
+
+    :ivar read: takes what TOML gave and returns the value, or raises :class:`ValueError`.
+    :ivar words: what is accepted, for the operator.
+    """
+
+    read: Callable[[object], object]
+    words: str
+
+    def __call__(self, found: object) -> object:
+        """:raises Rejected: ``found`` is not acceptable."""
+        try:
+            return self.read(found)
+        except (ValueError, TypeError):
+            raise Rejected(found, self.words) from None
+
+
+def _string(found: object) -> str:
+    if not isinstance(found, str) or not found:
+        raise ValueError(found)
+    return found
+
+
+def _flag(found: object) -> bool:
+    if not isinstance(found, bool):
+        raise ValueError(found)
+    return found
+
+
+def _whole(low: int, high: int) -> Callable[[object], int]:
+    def read(found: object) -> int:
+        if isinstance(found, bool) or not isinstance(found, int) or not low <= found <= high:
+            raise ValueError(found)
+        return found
+
+    return read
+
+
+def between(low: int, high: int) -> Accepts:
+    """A whole number, both ends included."""
+    return Accepts(_whole(low, high), f"a whole number from {low} to {high}")
+
+
+def one_of(*words: str) -> Accepts:
+    """One of these strings."""
+
+    def read(found: object) -> str:
+        if found not in words:
+            raise ValueError(found)
+        return str(found)
+
+    return Accepts(read, "one of " + ", ".join(f'"{word}"' for word in words))
+
+
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)(ms|s|m|h)\Z")
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def _seconds(found: object) -> float:
+    if isinstance(found, bool):
+        raise ValueError(found)
+    if isinstance(found, int | float):
+        value = float(found)
+    else:
+        match = _DURATION.match(_string(found))
+        if match is None:
+            raise ValueError(found)
+        value = float(match[1]) * _UNIT_S[match[2]]
+    if not 0 < value < 1e7:
+        raise ValueError(found)
+    return value
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")
+
+
+def _name(found: object) -> str:
+    if not _NAME.match(_string(found)):
+        raise ValueError(found)
+    return str(found)
+
+
+def _path_prefix(found: object) -> str:
+    text = _string(found)
+    if not text.startswith("/") or not text.isascii() or any(c <= " " or c in "?#" for c in text):
+        raise ValueError(found)
+    return text
+
+
+@attrs.frozen
+class HostPort:
+    """A host (name or address, without brackets) and a TCP or UDP port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?\Z")
+
+
+def _host_port(found: object) -> HostPort:
+    host, colon, port = _string(found).rpartition(":")
+    if not colon or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError(found)
+    if host.startswith("[") and host.endswith("]"):
+        return HostPort(str(IPv6Address(host[1:-1])), int(port))
+    if not _HOST.match(host):
+        raise ValueError(found)
+    return HostPort(host, int(port))
+
+
+def _ip(found: object) -> IPv4Address | IPv6Address:
+    return ip_address(_string(found))
+
+
+def _interface(found: object) -> IPv4Interface | IPv6Interface:
+    return ip_interface(_string(found))
+
+
+Text = Annotated[str, Accepts(_string, "a string that is not empty")]
+Flag = Annotated[bool, Accepts(_flag, "true or false")]
+Name = Annotated[str, Accepts(_name, "1 to 63 letters, digits, '-', '_' or '.'")]
+Seconds = Annotated[float, Accepts(_seconds, 'a duration above 0: seconds as a number, or "250ms", "2s", "5m", "1h"')]
+Port = Annotated[int, between(1, 65535)]
+PathText = Annotated[Path, Accepts(lambda found: Path(_string(found)), "the path of a file")]
+PathPrefix = Annotated[str, Accepts(_path_prefix, 'a path that begins with "/"')]
+HostPortText = Annotated[
+    HostPort, Accepts(_host_port, '"host:port", such as "10.0.0.21:80", "web1:80" or "[2001:db8::1]:80"')
+]
+IpAddress = Annotated[IPv4Address | IPv6Address, Accepts(_ip, 'an IP address, such as "10.0.0.1" or "2001:db8::1"')]
+Interface = Annotated[
+    IPv4Interface | IPv6Interface,
+    Accepts(_interface, 'an IP address, with a prefix length where it is not the whole: "10.0.0.100/24"'),
+]

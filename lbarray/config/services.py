@@ -1,0 +1,81 @@
+"""What clients meet: ``[services.NAME]``, ``[[routes]]`` and ``[worker]``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import attrs
+
+from lbarray.config.scalars import (
+    Flag,
+    IpAddress,
+    Name,
+    PathPrefix,
+    PathText,
+    Port,
+    Seconds,
+    Text,
+    between,
+    one_of,
+)
+
+__all__ = ["Route", "Service", "Tls", "Worker"]
+
+
+@attrs.frozen
+class Tls:
+    """``[services.NAME.tls]``: PEM files; the certificate first in its file, then its chain."""
+
+    certificate: PathText
+    key: PathText
+
+
+@attrs.frozen
+class Service:
+    """``[services.NAME]``: an address and port that clients connect to.
+
+    :ivar vip: one of ``array.vips``; in a standalone node use ``address``.
+    :ivar hash: which packets keep together: ``client`` (the default with TLS, so that sessions
+        are found again) or ``connection``.
+    """
+
+    port: Port
+    vip: IpAddress | None = None
+    address: IpAddress | None = None
+    tls: Tls | None = None
+    hash: Annotated[str, one_of("client", "connection")] | None = None
+
+
+@attrs.frozen
+class Route:
+    """``[[routes]]``: requests of this host and path go to this pool. The most exact one wins.
+
+    :ivar host: a name, ``*.example.net`` or ``*``.
+    :ivar services: names of the services it holds for; none given means all.
+    """
+
+    pool: Name
+    host: Text = "*"
+    path: PathPrefix = "/"
+    services: tuple[Name, ...] = ()
+
+
+@attrs.frozen
+class Worker:
+    """``[worker]``: how clients' connections are served.
+
+    :ivar expose: tell in each response which node and back end made it
+        (``X-Lbarray-Node``, ``X-Lbarray-Backend``); for tests and troubleshooting.
+    :ivar max_head: octets of a request's or response's head.
+    :ivar max_body: octets of a request's content.
+    :ivar stop_grace: how long running requests may take to end when the node stops.
+    """
+
+    expose: Flag = False
+    max_head: Annotated[int, between(1024, 1 << 20)] = 32768
+    max_body: Annotated[int, between(0, 1 << 40)] = 1 << 30
+    header_timeout: Seconds = 10.0
+    keepalive_timeout: Seconds = 60.0
+    connect_timeout: Seconds = 3.0
+    response_timeout: Seconds = 60.0
+    stop_grace: Seconds = 10.0

@@ -1,0 +1,48 @@
+"""What a configuration will do, in words: what ``lbarray check`` prints for a good one."""
+
+from __future__ import annotations
+
+from lbarray.config.model import Config
+
+__all__ = ["summary"]
+
+
+def summary(config: Config) -> str:
+    """A few lines for a person."""
+    array = config.array
+    lines: list[str] = []
+    if config.standalone:
+        lines.append(f"{array.name}: one standalone node, no VIP")
+    else:
+        vips = ", ".join(str(vip.ip) for vip in array.vips)
+        lines.append(f"{array.name}: {len(array.nodes)} nodes share {vips}")
+        ranked = sorted(array.nodes.items(), key=lambda item: (item[1].priority, item[1].address), reverse=True)
+        for name, node in ranked:
+            lines.append(f"  node {name}  {node.address} on {config.interface_of(node)}, priority {node.priority}")
+        first = ranked[0][0]
+        lines.append(
+            f"  {first} becomes scheduler first; a dead one is replaced within "
+            f"{4 * config.failover.interval:g} s (VRRP, router {config.failover.virtual_router_id})"
+        )
+    for name in config.services:
+        service = config.services[name]
+        kind = f"TLS with {service.tls.certificate}" if service.tls else "plain"
+        by = config.hash_by(name).name.lower()
+        spread = "" if config.standalone else f", spread over the workers by {by}"
+        lines.append(f"service {name}  {config.service_id(name)}, {kind}{spread}")
+    for name, pool in config.pools.items():
+        check = f"checked by {pool.check.kind} every {pool.check.interval:g} s" if pool.check else "not checked"
+        pinned = f", pinned by the cookie {pool.persistence.cookie}" if pool.persistence else ""
+        lines.append(f"pool {name}  {pool.policy}, {check}{pinned}")
+        for member, backend in pool.backends.items():
+            lines.append(f"  back end {member}  {backend.address}, weight {backend.weight}")
+    for route in config.routes:
+        where = f" of {', '.join(route.services)}" if route.services else ""
+        lines.append(f"route  {route.host}{route.path}{where} to pool {route.pool}")
+    if not config.routes:
+        lines.append(f"route  everything to pool {next(iter(config.pools))}")
+    if config.cdn:
+        paths = " ".join(config.cdn.paths)
+        lines.append(f"cdn  {paths} in pages become {config.cdn.scheme}://{config.cdn.host}/…")
+    lines.append(f"console  http://{config.console.status}/status")
+    return "\n".join(lines)
