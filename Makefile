@@ -1,0 +1,50 @@
+# make demo [ONCE=1] | test | bench [ONLY=http|tls|rewrite|scheduler|failover] | docs | clean
+# Each sets up what it needs first: Debian packages (as root), a virtual environment, the eBPF object.
+SHELL := /bin/bash -o pipefail
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TESTS ?= tests
+
+.PHONY: demo test lint types trial bench docs setup system bpf clean
+
+demo: setup
+	$(BIN)/python -m lbarray demo $(if $(ONCE),--once) --json demo.json
+
+test: lint types trial
+
+lint: setup
+	$(BIN)/ruff check lbarray tests twisted benchmarks docs
+	$(BIN)/ruff format --check lbarray tests twisted benchmarks docs
+
+types: setup
+	$(BIN)/mypy
+
+trial: setup
+	@mkdir -p build
+	$(BIN)/trial --temp-directory=build/trial $(TESTS) 2>&1 | tee build/trial.log
+
+bench: setup
+	$(BIN)/python -m benchmarks $(ONLY)
+
+docs: setup
+	$(BIN)/sphinx-build -q -W -b html docs build/docs
+	@echo build/docs/index.html
+
+setup: system $(VENV)/.ready bpf
+
+system:
+	@tools/system-packages
+
+$(VENV)/.ready: setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lbarray needs Python 3.11 or newer, this is " + sys.version)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing Python packages into $(VENV)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable '.[dev]'
+	@touch $@
+
+bpf: $(VENV)/.ready
+	@if command -v clang >/dev/null; then $(BIN)/python -m lbarray.bpf.build; fi
+
+clean:
+	rm -rf build $(VENV) lbarray/bpf/*.o *.egg-info .mypy_cache .ruff_cache
