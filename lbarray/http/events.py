@@ -85,9 +85,7 @@ class ResponseHead(Head):
 
     __slots__ = ("reason", "status")
 
-    def __init__(
-        self, status: int, fields: Fields, version: tuple[int, int] = (1, 1), reason: bytes = b""
-    ) -> None:
+    def __init__(self, status: int, fields: Fields, version: tuple[int, int] = (1, 1), reason: bytes = b"") -> None:
         super().__init__(fields, version)
         self.status = status
         self.reason = reason

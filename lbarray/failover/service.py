@@ -1,0 +1,224 @@
+"""Failover as a service of the node: performs what the machine decides."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+from lbarray.errors import SystemRefused
+from lbarray.failover.announce import REPEATS_S, announcement
+from lbarray.failover.machine import (
+    Advertise,
+    Announce,
+    Effect,
+    Machine,
+    ReleaseAddresses,
+    State,
+    TakeAddresses,
+)
+from lbarray.failover.packet import Advertisement
+from lbarray.failover.protocol import VrrpWire
+from lbarray.kernel.addresses import add_address, addresses_of, remove_address
+from lbarray.kernel.journal import Journal, Undo
+from lbarray.kernel.links import Link, link
+from lbarray.kernel.rawsocket import packet_socket, vrrp_socket
+from lbarray.telemetry.counters import Counters
+
+__all__ = ["FailoverService"]
+
+
+class FailoverService(Service):
+    """One virtual router (RFC 9568): its election, its addresses and their announcement.
+
+    :param reactor: for time and file descriptors.
+    :param address: this node's own address on ``interface``.
+    :param vips: the virtual addresses, with their prefix lengths.
+    :param peers: other nodes' addresses for unicast; none for multicast.
+    :param became_active: called once the addresses are ours; ``became_backup`` once they no longer are.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        *,
+        reactor: Any,
+        interface: str,
+        address: IPv4Address,
+        vips: Sequence[IPv4Interface | IPv6Interface],
+        router_id: int,
+        priority: int,
+        interval_s: float,
+        preempt: bool,
+        peers: Sequence[IPv4Address],
+        counters: Counters,
+        journal: Journal,
+        became_active: Callable[[], None],
+        became_backup: Callable[[], None],
+    ) -> None:
+        self.machine = Machine(
+            router_id=router_id, priority=priority, interval_s=interval_s, source=address, preempt=preempt
+        )
+        self.transitions = 0
+        self.since = reactor.seconds()
+        self._reactor = reactor
+        self._interface = interface
+        self._address = address
+        self._vips = tuple(vips)
+        self._peers = tuple(peers)
+        self._counters = counters
+        self._journal = journal
+        self._became_active = became_active
+        self._became_backup = became_backup
+        self._wire: VrrpWire | None = None
+        self._frames: socket.socket | None = None
+        self._link: Link | None = None
+        self._wake: IDelayedCall | None = None
+        self._announcing: list[IDelayedCall] = []
+
+    def startService(self) -> None:
+        """:raises SystemRefused: the interface lacks our address, or sockets are not for us."""
+        self._link = link(self._interface)
+        if self._address not in addresses_of(self._interface):
+            raise SystemRefused(
+                f"run as the node with the address {self._address}",
+                detail=f"the interface {self._interface} does not have it",
+                advice=f"compare array.nodes with: ip addr show {self._interface} (or is --node wrong?)",
+            )
+        self._frames = packet_socket(self._interface)
+        raw = vrrp_socket(self._interface, self._link.index, str(self._address))
+        self._wire = VrrpWire(
+            reactor=self._reactor,
+            raw=raw,
+            source=self._address,
+            peers=self._peers,
+            counters=self._counters,
+            heard=self._heard,
+        )
+        self._wire.open()
+        super().startService()
+        self._perform(self.machine.start(self._reactor.seconds()))
+
+    def stopService(self) -> None:
+        """Hand the addresses over."""
+        super().stopService()
+        self._perform(self.machine.stop())
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None
+        if self._wire is not None:
+            self._wire.close()
+        if self._frames is not None:
+            self._frames.close()
+
+    def step_down(self) -> bool:
+        """Hand the addresses to another node, if there is one; false when we have none to hand over."""
+        if self.machine.state is not State.ACTIVE:
+            return False
+        self._perform(self.machine.step_down(self._reactor.seconds()))
+        return True
+
+    def status(self) -> dict[str, object]:
+        """What the console shows."""
+        return {
+            "state": self.machine.state.value,
+            "owner": str(self.machine.owner) if self.machine.owner else None,
+            "priority": self.machine.priority,
+            "router_id": self.machine.router_id,
+            "interval_s": self.machine.interval_s,
+            "vips": [str(vip) for vip in self._vips],
+            "interface": self._interface,
+            "transitions": self.transitions,
+            "since_s": round(self._reactor.seconds() - self.since, 3),
+        }
+
+    def _heard(self, advertisement: Advertisement, source: IPv4Address) -> None:
+        if advertisement.router_id != self.machine.router_id:
+            self._counters.add("vrrp_refused", "other_router")
+            return
+        self._counters.add("vrrp_received")
+        ours = {vip.ip for vip in self._vips}
+        if set(advertisement.addresses) != ours and advertisement.priority:
+            self._counters.add("vrrp_addresses_differ", str(source))
+        self._perform(self.machine.received(advertisement, source, self._reactor.seconds()))
+
+    def _ticked(self) -> None:
+        self._wake = None
+        self._perform(self.machine.tick(self._reactor.seconds()))
+
+    def _perform(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Advertise):
+                self._advertise(effect.priority)
+            elif isinstance(effect, TakeAddresses):
+                self._take()
+            elif isinstance(effect, ReleaseAddresses):
+                self._release()
+            elif isinstance(effect, Announce):
+                self._announce()
+        self._rearm()
+
+    def _rearm(self) -> None:
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None
+        if self.machine.deadline is not None:
+            wait = max(0.0, self.machine.deadline - self._reactor.seconds())
+            self._wake = self._reactor.callLater(wait, self._ticked)
+
+    def _advertise(self, priority: int) -> None:
+        assert self._wire is not None
+        interval_cs = max(1, round(self.machine.interval_s * 100))
+        addresses = tuple(vip.ip for vip in self._vips)
+        self._wire.send(Advertisement(self.machine.router_id, priority, interval_cs, addresses))
+
+    def _take(self) -> None:
+        self.transitions += 1
+        self.since = self._reactor.seconds()
+        for vip in self._vips:
+            try:
+                self._journal.record(Undo("address", (self._interface, str(vip))))
+                add_address(self._interface, vip)
+            except SystemRefused as error:
+                self._counters.add("vip_refused", str(vip))
+                self.log.critical("cannot take the VIP over: {error}", error=error)
+        self.log.info("owner of {vips} now: this node is the scheduler", vips=", ".join(map(str, self._vips)))
+        self._became_active()
+
+    def _release(self) -> None:
+        self.since = self._reactor.seconds()
+        for call in self._announcing:
+            if call.active():
+                call.cancel()
+        self._announcing.clear()
+        for vip in self._vips:
+            try:
+                self._journal.undo(Undo("address", (self._interface, str(vip))))
+                remove_address(self._interface, vip)
+            except SystemRefused as error:
+                self._counters.add("vip_refused", str(vip))
+                self.log.critical("cannot give the VIP up: {error}", error=error)
+        self.log.info("no longer owner of {vips}", vips=", ".join(map(str, self._vips)))
+        self._became_backup()
+
+    def _announce(self) -> None:
+        self._send_announcements()
+        later = [delay for delay in REPEATS_S if delay]
+        self._announcing = [call for call in self._announcing if call.active()]
+        self._announcing += [self._reactor.callLater(delay, self._send_announcements) for delay in later]
+
+    def _send_announcements(self) -> None:
+        assert self._frames is not None and self._link is not None
+        for vip in self._vips:
+            try:
+                self._frames.send(announcement(vip.ip, self._link.mac))
+            except OSError:
+                self._counters.add("announcement_failed", str(vip.ip))
+            else:
+                self._counters.add("announcements")

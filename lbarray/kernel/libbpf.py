@@ -1,0 +1,276 @@
+"""libbpf through ctypes: load an object, fill its maps, attach a classifier, run a program on a packet.
+
+Only what the planes use. Every refusal of the kernel becomes a :class:`SystemRefused`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from lbarray.errors import SystemRefused
+
+__all__ = ["Classifier", "Map", "ObjectFile", "Program"]
+
+_PRINTER = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+_ADVICE = {
+    errno.EPERM: "run the node as root (CAP_BPF and CAP_NET_ADMIN), outside of unprivileged containers",
+    errno.EACCES: "run the node as root (CAP_BPF and CAP_NET_ADMIN)",
+    errno.ENOMEM: "raise the limit of locked memory (systemd: LimitMEMLOCK=infinity)",
+}
+_INGRESS = 1
+_REPLACE = 1
+
+
+class _TcHook(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("ifindex", ctypes.c_int),
+        ("attach_point", ctypes.c_int),
+        ("parent", ctypes.c_uint32),
+        ("padding", ctypes.c_uint32),
+    ]
+
+
+class _TcOptions(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("prog_fd", ctypes.c_int),
+        ("flags", ctypes.c_uint32),
+        ("prog_id", ctypes.c_uint32),
+        ("handle", ctypes.c_uint32),
+        ("priority", ctypes.c_uint32),
+        ("padding", ctypes.c_uint32),
+    ]
+
+
+class _TestRun(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("data_in", ctypes.c_char_p),
+        ("data_out", ctypes.c_void_p),
+        ("data_size_in", ctypes.c_uint32),
+        ("data_size_out", ctypes.c_uint32),
+        ("ctx_in", ctypes.c_void_p),
+        ("ctx_out", ctypes.c_void_p),
+        ("ctx_size_in", ctypes.c_uint32),
+        ("ctx_size_out", ctypes.c_uint32),
+        ("retval", ctypes.c_uint32),
+        ("repeat", ctypes.c_int),
+        ("duration", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("cpu", ctypes.c_uint32),
+        ("batch_size", ctypes.c_uint32),
+    ]
+
+
+class _Library:
+    """The shared object with the signatures that we use; loaded when first needed."""
+
+    def __init__(self) -> None:
+        name = ctypes.util.find_library("bpf") or "libbpf.so.1"
+        try:
+            self.c = ctypes.CDLL(name, use_errno=True)
+        except OSError:
+            raise SystemRefused(
+                "load libbpf", detail="libbpf.so.1 is missing", advice="apt-get install libbpf1"
+            ) from None
+        for function in (
+            "bpf_object__open_file",
+            "bpf_object__find_map_by_name",
+            "bpf_object__find_program_by_name",
+        ):
+            getattr(self.c, function).restype = ctypes.c_void_p
+        self.c.bpf_object__open_file.argtypes = [ctypes.c_char_p, ctypes.c_void_p]
+        for function in ("bpf_object__load", "bpf_object__close", "bpf_map__fd", "bpf_program__fd"):
+            getattr(self.c, function).argtypes = [ctypes.c_void_p]
+        for function in ("bpf_object__find_map_by_name", "bpf_object__find_program_by_name"):
+            getattr(self.c, function).argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+        self.c.bpf_map__set_max_entries.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
+        self.c.bpf_map_update_elem.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_uint64]
+        self.c.bpf_map_lookup_elem.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p]
+        self.c.bpf_map_delete_elem.argtypes = [ctypes.c_int, ctypes.c_char_p]
+        self.c.bpf_map_get_next_key.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p]
+        self.said: list[str] = []
+        self._printer = _PRINTER(self._print)
+        self.c.libbpf_set_print(self._printer)
+        self._vsnprintf = ctypes.CDLL(None).vsnprintf
+        self._vsnprintf.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_void_p]
+
+    def _print(self, level: int, template: bytes, arguments: int) -> int:
+        if level <= 1:  # warnings and information; the rest is debugging
+            text = ctypes.create_string_buffer(1024)
+            self._vsnprintf(text, 1024, template, arguments)
+            self.said.append(text.value.decode("utf-8", "replace").strip())
+            del self.said[:-20]
+        return 0
+
+    def refused(self, tried: str, code: int) -> SystemRefused:
+        """What the kernel and libbpf said of a failed call; ``code`` is an errno, of either sign."""
+        number = abs(code) or ctypes.get_errno()
+        said = "; ".join(line for line in self.said[-2:] if line)
+        self.said.clear()
+        detail = os.strerror(number) + (f" ({said[:500]})" if said else "")
+        return SystemRefused(tried, errno=number, detail=detail, advice=_ADVICE.get(number, ""))
+
+
+_libraries: list[_Library] = []
+
+
+def _library() -> _Library:
+    if not _libraries:
+        _libraries.append(_Library())
+    return _libraries[0]
+
+
+def possible_cpus() -> int:
+    """Processors that a per-CPU value has a slot for."""
+    return int(_library().c.libbpf_num_possible_cpus())
+
+
+class Map:
+    """One map of a loaded object. Keys and values are packed by the caller."""
+
+    def __init__(self, fd: int, name: str) -> None:
+        self.fd = fd
+        self.name = name
+
+    def update(self, key: bytes, value: bytes) -> None:
+        """:raises SystemRefused: full, or a wrong key."""
+        code = _library().c.bpf_map_update_elem(self.fd, key, value, 0)
+        if code:
+            raise _library().refused(f"write the map {self.name}", code)
+
+    def delete(self, key: bytes) -> None:
+        """Remove a key; a missing one is no error."""
+        code = _library().c.bpf_map_delete_elem(self.fd, key)
+        if code and abs(code) != errno.ENOENT and ctypes.get_errno() != errno.ENOENT:
+            raise _library().refused(f"delete from the map {self.name}", code)
+
+    def lookup(self, key: bytes, size: int) -> bytes | None:
+        """The value of ``size`` octets (for per-CPU maps: of all processors together)."""
+        value = ctypes.create_string_buffer(size)
+        code = _library().c.bpf_map_lookup_elem(self.fd, key, value)
+        return None if code else value.raw
+
+    def keys(self, size: int) -> list[bytes]:
+        """Every key there is."""
+        found: list[bytes] = []
+        following = ctypes.create_string_buffer(size)
+        before: bytes | None = None
+        while not _library().c.bpf_map_get_next_key(self.fd, before, following):
+            before = following.raw
+            found.append(before)
+        return found
+
+
+class Program:
+    """One program of a loaded object."""
+
+    def __init__(self, fd: int, name: str) -> None:
+        self.fd = fd
+        self.name = name
+
+    def test_run(self, packet: bytes, repeat: int = 1) -> tuple[int, bytes, int]:
+        """Run on ``packet`` (BPF_PROG_TEST_RUN): the return value, the packet after it, nanoseconds per run."""
+        out = ctypes.create_string_buffer(max(len(packet) + 256, 512))
+        run = _TestRun(
+            size=ctypes.sizeof(_TestRun),
+            data_in=packet,
+            data_out=ctypes.cast(out, ctypes.c_void_p),
+            data_size_in=len(packet),
+            data_size_out=len(out),
+            repeat=repeat,
+        )
+        code = _library().c.bpf_prog_test_run_opts(self.fd, ctypes.byref(run))
+        if code:
+            raise _library().refused(f"run the program {self.name} on a packet", code)
+        return run.retval, out.raw[: run.data_size_out], run.duration
+
+
+class Classifier:
+    """A program attached to the ingress of an interface. ``detach`` may be called again."""
+
+    HANDLE = 1
+    PRIORITY = 1
+
+    def __init__(self, ifindex: int, interface: str) -> None:
+        self._ifindex = ifindex
+        self._interface = interface
+
+    def _hook(self) -> _TcHook:
+        return _TcHook(size=ctypes.sizeof(_TcHook), ifindex=self._ifindex, attach_point=_INGRESS)
+
+    def attach(self, program: Program) -> None:
+        """:raises SystemRefused: the kernel would not."""
+        hook = self._hook()
+        code = _library().c.bpf_tc_hook_create(ctypes.byref(hook))
+        if code and abs(code) != errno.EEXIST:
+            raise _library().refused(f"prepare {self._interface} for a classifier", code)
+        options = _TcOptions(
+            size=ctypes.sizeof(_TcOptions),
+            prog_fd=program.fd,
+            flags=_REPLACE,
+            handle=self.HANDLE,
+            priority=self.PRIORITY,
+        )
+        code = _library().c.bpf_tc_attach(ctypes.byref(hook), ctypes.byref(options))
+        if code:
+            raise _library().refused(f"attach the classifier to {self._interface}", code)
+
+    def detach(self) -> None:
+        """Take ours away; what others attached stays."""
+        hook = self._hook()
+        options = _TcOptions(size=ctypes.sizeof(_TcOptions), handle=self.HANDLE, priority=self.PRIORITY)
+        _library().c.bpf_tc_detach(ctypes.byref(hook), ctypes.byref(options))
+        _library().said.clear()
+
+
+class ObjectFile:
+    """A compiled object, loaded into the kernel by :meth:`load` and freed by :meth:`close`.
+
+    :raises SystemRefused: the file cannot be opened, or libbpf is missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._object: int | None = _library().c.bpf_object__open_file(os.fsencode(path), None)
+        if not self._object:
+            raise _library().refused(f"open the packet program {path}", ctypes.get_errno())
+
+    def _found(self, what: str, find: Callable[..., int | None], name: str) -> int:
+        handle = find(self._object, name.encode())
+        if not handle:
+            raise SystemRefused(f"find the {what} {name} in {self._path}", advice="build it anew: make bpf")
+        return handle
+
+    def resize(self, name: str, entries: int) -> None:
+        """Give a map another number of entries, before loading."""
+        handle = self._found("map", _library().c.bpf_object__find_map_by_name, name)
+        _library().c.bpf_map__set_max_entries(handle, entries)
+
+    def load(self) -> None:
+        """:raises SystemRefused: the verifier or the kernel said no."""
+        code = _library().c.bpf_object__load(self._object)
+        if code:
+            raise _library().refused(f"load the packet program {self._path.name}", code)
+
+    def map(self, name: str) -> Map:
+        """A map of the loaded object."""
+        handle = self._found("map", _library().c.bpf_object__find_map_by_name, name)
+        return Map(_library().c.bpf_map__fd(handle), name)
+
+    def program(self, name: str) -> Program:
+        """A program of the loaded object."""
+        handle = self._found("program", _library().c.bpf_object__find_program_by_name, name)
+        return Program(_library().c.bpf_program__fd(handle), name)
+
+    def close(self) -> None:
+        """Free it; what is attached stays attached. Idempotent."""
+        if self._object:
+            _library().c.bpf_object__close(self._object)
+            self._object = None

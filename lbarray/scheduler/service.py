@@ -1,0 +1,142 @@
+"""The scheduler as a service of the node: membership in, rows out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+from lbarray.errors import SystemRefused
+from lbarray.scheduler.maglev import Weighted
+from lbarray.scheduler.table import RowTable
+from lbarray.telemetry.counters import Counters
+from lbarray.values import NodeReport, PlaneService, WorkerTarget
+
+__all__ = ["SchedulerService"]
+
+#: Seconds that a burst of membership changes is gathered for: a whole array starting is one table, not many.
+GATHER_S = 0.02
+
+
+class SchedulerService(Service):
+    """Keeps the plane's rows equal to what the membership asks for, on every node, owner or not.
+
+    :param index: the stable worker index of each node's name.
+    :param plane: an :class:`lbarray.interfaces.IForwardingPlane`.
+    :param members: an :class:`lbarray.interfaces.IMembershipSource`.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        *,
+        clock: Any,
+        node_name: str,
+        plane: Any,
+        members: Any,
+        index: Mapping[str, int],
+        services: Sequence[PlaneService],
+        table: RowTable,
+        counters: Counters,
+    ) -> None:
+        self.table = table
+        self.active = False
+        self._clock = clock
+        self._node_name = node_name
+        self._plane = plane
+        self._members = members
+        self._index = dict(index)
+        self._services = tuple(services)
+        self._counters = counters
+        self._gathering: IDelayedCall | None = None
+        self._unsubscribe: Callable[[], None] = lambda: None
+
+    def startService(self) -> None:
+        """:raises SystemRefused: the plane cannot be attached."""
+        self._plane.attach()
+        super().startService()
+        self._plane.set_services(self._services)
+        self._unsubscribe = self._members.subscribe(self._changed)
+        self._update()
+
+    def stopService(self) -> None:
+        super().stopService()
+        self._unsubscribe()
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
+        self._plane.detach()
+
+    def set_active(self, active: bool) -> None:
+        """This node owns the VIPs, or no longer does. The rows are there already."""
+        self.active = active
+        if self.running:
+            try:
+                self._plane.set_active(active)
+            except SystemRefused as error:
+                self._counters.add("plane_refused", "active")
+                self.log.critical("{error}", error=error)
+
+    def _changed(self, members: Sequence[NodeReport]) -> None:
+        if self._gathering is None:
+            self._gathering = self._clock.callLater(GATHER_S, self._update)
+
+    def _update(self) -> None:
+        self._gathering = None
+        members: Sequence[NodeReport] = [report for report in self._members.members() if report.name in self._index]
+        targets = [
+            WorkerTarget(
+                self._index[report.name], report.name, report.address, report.mac, report.name == self._node_name
+            )
+            for report in members
+        ]
+        wanted = [
+            Weighted(report.name, report.weight) for report in members if report.accepting and not report.draining
+        ]
+        try:
+            # The workers before the rows: a row never names one that is not known yet.
+            self._plane.set_workers(targets)
+            delta = self.table.update(wanted)
+            self._plane.apply(delta)
+        except SystemRefused as error:
+            self._counters.add("plane_refused", "rows")
+            self.log.critical("{error}; the packets go where they went before", error=error)
+            return
+        if not wanted:
+            self._counters.add("scheduler_no_workers")
+        elif delta:
+            self._counters.add("scheduler_rows_changed", amount=len(delta))
+            self.log.info(
+                "rows: {changed} of {size} moved; workers now {workers}",
+                changed=len(delta),
+                size=self.table.size,
+                workers=", ".join(worker.name for worker in self.table.workers),
+            )
+
+    def status(self) -> dict[str, object]:
+        """What the console shows."""
+        if not self.running:
+            return {"plane": self._plane.name, "active": False}
+        counted = self._plane.counters()
+        names = {index: name for name, index in self._index.items()}
+        shares = self.table.shares()
+        return {
+            "plane": self._plane.name,
+            "active": self.active,
+            "generation": self.table.generation,
+            "rows": self.table.size,
+            "verdicts": counted.packets,
+            "workers": {
+                name: {
+                    "rows": shares.get(index, 0),
+                    "packets": counted.per_worker.get(index, (0, 0))[0],
+                    "octets": counted.per_worker.get(index, (0, 0))[1],
+                }
+                for index, name in sorted(names.items())
+            },
+            "services": [str(service.id) for service in self._services],
+        }
