@@ -1,0 +1,29 @@
+"""How much and how long: sizes in octets, times in seconds."""
+
+from __future__ import annotations
+
+import attrs
+
+__all__ = ["Limits"]
+
+
+@attrs.frozen
+class Limits:
+    """What one client or back end may cost us.
+
+    :ivar max_head: octets of a request's or response's head.
+    :ivar max_fields: number of its fields.
+    :ivar max_body: octets of a request's content.
+    :ivar header_timeout_s: from a request's first octet to the end of its head.
+    :ivar keepalive_timeout_s: a connection without a request.
+    :ivar connect_timeout_s: until a back end takes our connection.
+    :ivar response_timeout_s: a back end's silence while we wait for it; also a client's while it sends content.
+    """
+
+    max_head: int = 32768
+    max_fields: int = 200
+    max_body: int = 1 << 30
+    header_timeout_s: float = 10.0
+    keepalive_timeout_s: float = 60.0
+    connect_timeout_s: float = 3.0
+    response_timeout_s: float = 60.0
