@@ -1,0 +1,66 @@
+"""Is a back end well? Probes and failures in, up and down out."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+from lbarray.values import BackendState
+
+__all__ = ["Health", "Seen"]
+
+_MAY_SERVE: Final = (BackendState.UP, BackendState.UNCHECKED)
+
+
+@attrs.frozen
+class Seen:
+    """What one probe saw. ``said`` is for the operator: a status, an error."""
+
+    passed: bool
+    said: str
+
+
+class Health:
+    """Rise and fall of one back end.
+
+    Nobody has looked yet: it counts as well, or no request could be served while the first probes are on
+    their way. The first answer decides at once; later it takes ``fall`` failures or ``rise``
+    successes in a row.
+
+    :ivar since: when the state last changed, in the clock of ``now``.
+    """
+
+    def __init__(self, *, rise: int = 2, fall: int = 3, now: float = 0.0) -> None:
+        self.rise = rise
+        self.fall = fall
+        self.state = BackendState.UNCHECKED
+        self.since = now
+        self.last = Seen(True, "not looked at yet")
+        self._row = 0
+
+    def saw(self, seen: Seen, now: float) -> bool:
+        """A probe's result; true when the state changed."""
+        if seen.passed == self.last.passed or self.state is BackendState.UNCHECKED:
+            self._row += 1
+        else:
+            self._row = 1
+        self.last = seen
+        if self.state is BackendState.UNCHECKED:
+            return self._become(BackendState.UP if seen.passed else BackendState.DOWN, now)
+        if seen.passed and self.state is BackendState.DOWN and self._row >= self.rise:
+            return self._become(BackendState.UP, now)
+        if not seen.passed and self.state is BackendState.UP and self._row >= self.fall:
+            return self._become(BackendState.DOWN, now)
+        return False
+
+    def _become(self, state: BackendState, now: float) -> bool:
+        self.state = state
+        self.since = now
+        self._row = 0
+        return True
+
+    @property
+    def serves(self) -> bool:
+        """May it have requests, as far as its health goes?"""
+        return self.state in _MAY_SERVE
