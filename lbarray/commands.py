@@ -23,15 +23,14 @@ def check(arguments: argparse.Namespace) -> int:
 
 def cleanup(arguments: argparse.Namespace) -> int:
     """Undo what a killed node left on this machine: addresses, sysctls, classifiers."""
-    from lbarray.kernel.journal import Journal
+    from lbarray.node import journal_of, node_name
 
-    journal = Journal(arguments.state_dir / "journal.json")
-    left = journal.pending()
-    journal.undo_all()
-    for undo in left:
+    config = load(arguments.file)
+    undone = journal_of(config, node_name(config, arguments.node, str(arguments.file))).undo_all()
+    for undo in undone:
         print(f"undone: {undo}")
-    if not left:
-        print(f"nothing to undo in {arguments.state_dir}")
+    if not undone:
+        print("nothing to undo")
     return 0
 
 
@@ -54,7 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=check)
 
     command = commands.add_parser("cleanup", help=cleanup.__doc__)
-    command.add_argument("--state-dir", type=Path, default=Path("/var/lib/lbarray"))
+    command.add_argument("file", type=Path, metavar="FILE")
+    command.add_argument("--node", help="which node of the file this machine is")
     command.set_defaults(run=cleanup)
 
     command = commands.add_parser("demo", help=demo.__doc__)

@@ -1,0 +1,179 @@
+"""An interactive prompt inside the daemon, over SSH."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from twisted.application.service import Service
+from twisted.conch.checkers import InMemorySSHKeyDB, SSHPublicKeyChecker
+from twisted.conch.manhole import ColoredManhole
+from twisted.conch.manhole_ssh import ConchFactory, TerminalRealm
+from twisted.conch.ssh.keys import BadKeyError, Key
+from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
+from twisted.cred.portal import Portal
+from twisted.internet.error import CannotListenError
+
+from lbarray.console.tables import array_table, pools_table, services_table, table
+from lbarray.console.view import NodeView
+from lbarray.errors import SystemRefused
+
+__all__ = ["ManholeService", "namespace"]
+
+
+class _Shown:
+    """Something that prints a table when its name is typed."""
+
+    def __init__(self, make: Callable[[], str]) -> None:
+        self._make = make
+
+    def __repr__(self) -> str:
+        return self._make()
+
+
+class _Node(_Shown):
+    def __init__(self, view: NodeView) -> None:
+        super().__init__(lambda: _node_table(view))
+        self._view = view
+
+    def step_down(self) -> str:
+        """Hand the VIPs to another node."""
+        return "handed over" if self._view.step_down() else "this node owns no VIP"
+
+    def drain(self, draining: bool = True) -> str:
+        """Take no new clients, or take them again."""
+        self._view.drain_node(draining)
+        return "draining" if draining else "serving"
+
+
+class _Pools(_Shown):
+    def __init__(self, view: NodeView) -> None:
+        super().__init__(lambda: pools_table(view.status()))
+        self._view = view
+
+    def drain(self, pool: str, backend: str, draining: bool = True) -> _Pools:
+        """``pools.drain("web", "w1")``: no new clients for it; ``pools.drain("web", "w1", False)`` ends that."""
+        self._view.drain(pool, backend, draining)
+        return self
+
+
+def _node_table(view: NodeView) -> str:
+    status = view.status()
+    failover = status.get("failover")
+    state = failover.get("state") if isinstance(failover, dict) else "standalone"
+    rows: list[list[object]] = [
+        ["node", view.node],
+        ["array", view.array],
+        ["version", view.version],
+        ["up for s", status["uptime_s"]],
+        ["failover", state],
+    ]
+    rows += [[f"{name} {label}".strip(), value] for name, label, value in view.counters]
+    return table(["", ""], rows)
+
+
+def namespace(view: NodeView) -> dict[str, object]:
+    """What an operator finds at the prompt."""
+    return {
+        "array": _Shown(lambda: array_table(view.status())),
+        "node": _Node(view),
+        "services": _Shown(lambda: services_table(view.status())),
+        "pools": _Pools(view),
+        "view": view,
+    }
+
+
+def _host_key(folder: Path) -> Key:
+    path = folder / "manhole_host_key"
+    try:
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            made = ed25519.Ed25519PrivateKey.generate().private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+            )
+            path.touch(mode=0o600)
+            path.write_bytes(made)
+        key: Key = Key.fromFile(str(path))
+        return key
+    except (OSError, BadKeyError) as error:
+        raise SystemRefused(
+            f"use the manhole's host key {path}",
+            errno=getattr(error, "errno", 0) or 0,
+            detail="" if isinstance(error, OSError) else str(error),
+            advice="set array.state_dir to a folder that this user may write to, or remove a damaged key",
+        ) from None
+
+
+class ManholeService(Service):
+    """The prompt. Whoever enters can do whatever the daemon can: keep it on loopback.
+
+    :param authorized_keys: public keys that may enter, as OpenSSH writes them.
+    :param password_file: its first line is the password.
+    """
+
+    def __init__(
+        self,
+        *,
+        reactor: Any,
+        host: str,
+        port: int,
+        user: str,
+        authorized_keys: Path | None,
+        password_file: Path | None,
+        state_dir: Path,
+        view: NodeView,
+    ) -> None:
+        self._reactor = reactor
+        self._host = host
+        self._port = port
+        self._user = user
+        self._authorized_keys = authorized_keys
+        self._password_file = password_file
+        self._state_dir = state_dir
+        self._view = view
+        self._listening: Any = None
+
+    def _factory(self) -> ConchFactory:
+        realm = TerminalRealm()
+        realm.chainedProtocolFactory.protocolFactory = lambda _: ColoredManhole(namespace(self._view))
+        portal = Portal(realm)  # type: ignore[arg-type]  # TerminalRealm does provide IRealm, unannounced
+        if self._authorized_keys is not None:
+            keys = []
+            for number, line in enumerate(self._authorized_keys.read_bytes().splitlines(), 1):
+                if line.strip() and not line.lstrip().startswith(b"#"):
+                    try:
+                        keys.append(Key.fromString(line.strip()))
+                    except BadKeyError:
+                        raise SystemRefused(
+                            f"use {self._authorized_keys}, line {number}", detail="no public key", advice="remove it"
+                        ) from None
+            portal.registerChecker(SSHPublicKeyChecker(InMemorySSHKeyDB({self._user.encode(): keys})))
+        if self._password_file is not None:
+            password = self._password_file.read_bytes().split(b"\n", 1)[0].strip()
+            portal.registerChecker(InMemoryUsernamePasswordDatabaseDontUse(**{self._user: password}))
+        factory = ConchFactory(portal)
+        key = _host_key(self._state_dir)
+        # Set through the instance's dictionary: the class declares them as plain octets, wrongly.
+        vars(factory).update(publicKeys={key.sshType(): key.public()}, privateKeys={key.sshType(): key})
+        return factory
+
+    def startService(self) -> None:
+        """:raises SystemRefused: the port is taken, or a key is of no use."""
+        factory = self._factory()
+        try:
+            self._listening = self._reactor.listenTCP(self._port, factory, interface=self._host)
+        except CannotListenError as error:
+            raise SystemRefused(
+                f"listen for the manhole on TCP {self._host}:{self._port}",
+                errno=getattr(error.socketError, "errno", 0) or 0,
+                advice=f"see who has it: ss -ltnp 'sport = :{self._port}'; or set console.manhole.listen",
+            ) from None
+        super().startService()
+
+    def stopService(self) -> Any:
+        super().stopService()
+        listening, self._listening = self._listening, None
+        return listening.stopListening() if listening is not None else None

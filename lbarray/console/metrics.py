@@ -1,0 +1,82 @@
+"""Counters and gauges for Prometheus (text exposition format 0.0.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from lbarray.console.view import NodeView
+
+__all__ = ["exposition"]
+
+_BACKEND_GAUGES = ("weight", "outstanding", "idle")
+
+
+class _Collector:
+    def __init__(self, view: NodeView) -> None:
+        self._view = view
+
+    def collect(self) -> Iterator[Metric]:
+        status = self._view.status()
+        families: dict[str, CounterMetricFamily] = {}
+        for name, label, value in self._view.counters:
+            family = families.get(name)
+            if family is None:
+                family = CounterMetricFamily(f"lbarray_{name}", f"lbarray counter {name}, by reason", labels=["label"])
+                families[name] = family
+            family.add_metric([label], value)
+        yield from families.values()
+        yield from _services(_mapping(status.get("services")))
+        yield from _backends(_mapping(status.get("pools")))
+        failover = _mapping(status.get("failover"))
+        if failover:
+            active = 1 if failover.get("state") == "active" else 0
+            yield GaugeMetricFamily("lbarray_vip_owner", "1 when this node owns the VIPs", value=active)
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _services(services: Mapping[str, object]) -> Iterator[Metric]:
+    connections = GaugeMetricFamily("lbarray_connections", "Clients' connections open now", labels=["service"])
+    requests = CounterMetricFamily("lbarray_requests", "Requests begun", labels=["service"])
+    for name, service in services.items():
+        values = _mapping(service)
+        connections.add_metric([name], _number(values.get("connections")))
+        requests.add_metric([name], _number(values.get("requests")))
+    yield connections
+    yield requests
+
+
+def _backends(pools: Mapping[str, object]) -> Iterator[Metric]:
+    labels = ["pool", "backend"]
+    up = GaugeMetricFamily("lbarray_backend_up", "1 when the back end may have requests", labels=labels)
+    gauges = {
+        key: GaugeMetricFamily(f"lbarray_backend_{key}", f"Back end: {key} now", labels=labels)
+        for key in _BACKEND_GAUGES
+    }
+    requests = CounterMetricFamily("lbarray_backend_requests", "Requests given to the back end", labels=labels)
+    failures = CounterMetricFamily("lbarray_backend_failures", "Requests that it failed", labels=labels)
+    for pool, members in pools.items():
+        for name, member in _mapping(members).items():
+            values = _mapping(member)
+            up.add_metric([pool, name], 0 if values.get("state") == "down" else 1)
+            for key, gauge in gauges.items():
+                gauge.add_metric([pool, name], _number(values.get(key)))
+            requests.add_metric([pool, name], _number(values.get("requests")))
+            failures.add_metric([pool, name], _number(values.get("failures")))
+    yield from (up, *gauges.values(), requests, failures)
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def exposition(view: NodeView) -> str:
+    """The whole text."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collector(view))
+    return generate_latest(registry).decode()

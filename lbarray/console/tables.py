@@ -1,0 +1,100 @@
+"""Rows for people: plain text tables, as wide as their content."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+__all__ = ["array_table", "pools_table", "services_table", "table"]
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Columns under their heads; numbers to the right."""
+    cells = [[_text(cell) for cell in row] for row in rows]
+    numeric = [
+        bool(cells) and all(_is_number(row[column]) for row in cells if row[column]) for column in range(len(heads))
+    ]
+    widths = [max(len(head), *(len(row[column]) for row in cells), 0) for column, head in enumerate(heads)]
+
+    def line(values: Sequence[str]) -> str:
+        return "  ".join(
+            value.rjust(width) if right else value.ljust(width)
+            for value, width, right in zip(values, widths, numeric, strict=True)
+        ).rstrip()
+
+    return "\n".join([line(list(heads)), line(["-" * width for width in widths]), *(line(row) for row in cells)])
+
+
+def _text(cell: object) -> str:
+    if cell is None:
+        return ""
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    return f"{cell:g}" if isinstance(cell, float) else str(cell)
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(".", "", 1).replace("-", "", 1).isdigit()
+
+
+def _part(status: Mapping[str, object], key: str) -> Mapping[str, object]:
+    value = status.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def array_table(status: Mapping[str, object]) -> str:
+    """The nodes: who is in, who owns the VIPs, how busy each is."""
+    owner = _part(status, "failover").get("owner")
+    membership = _part(status, "membership")
+    rows = []
+    for name, member in _part(membership, "members").items():
+        assert isinstance(member, Mapping)
+        rows.append(
+            [
+                name,
+                member.get("address"),
+                "owner" if member.get("address") == owner else "",
+                member.get("accepting"),
+                member.get("draining"),
+                member.get("weight"),
+                member.get("connections"),
+                member.get("requests_per_s"),
+                member.get("cpu"),
+                member.get("since_s"),
+            ]
+        )
+    missing = membership.get("missing")
+    for name in missing if isinstance(missing, list) else []:
+        rows.append([name, "", "missing", False, None, None, None, None, None, None])
+    heads = [
+        "node",
+        "address",
+        "vip",
+        "accepting",
+        "draining",
+        "weight",
+        "connections",
+        "requests/s",
+        "cpu",
+        "in for s",
+    ]
+    return table(heads, rows)
+
+
+def services_table(status: Mapping[str, object]) -> str:
+    """What clients meet on this node."""
+    rows = []
+    for name, service in _part(status, "services").items():
+        assert isinstance(service, Mapping)
+        rows.append([name, *(service.get(key) for key in ("at", "tls", "connections", "accepted", "requests"))])
+    return table(["service", "at", "tls", "connections", "accepted", "requests"], rows)
+
+
+def pools_table(status: Mapping[str, object]) -> str:
+    """The back ends as this node sees them."""
+    keys = ("address", "state", "since_s", "check", "weight", "outstanding", "requests", "failures", "idle")
+    rows = []
+    for pool, members in _part(status, "pools").items():
+        assert isinstance(members, Mapping)
+        for name, member in members.items():
+            rows.append([pool, name, *(member.get(key) for key in keys)])
+    return table(["pool", "back end", *(key.replace("_s", " s") for key in keys)], rows)
