@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
@@ -9,6 +10,7 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from lbarray.errors import SystemRefused
@@ -31,6 +33,9 @@ from lbarray.kernel.rawsocket import packet_socket, vrrp_socket
 from lbarray.telemetry.counters import Counters
 
 __all__ = ["FailoverService"]
+
+#: Seconds between two renewals of the addresses' lifetimes.
+RENEW_S = 1.0
 
 
 class FailoverService(Service):
@@ -81,6 +86,11 @@ class FailoverService(Service):
         self._link: Link | None = None
         self._wake: IDelayedCall | None = None
         self._announcing: list[IDelayedCall] = []
+        # A killed or frozen owner must not go on answering ARP beside its successor: the kernel takes the
+        # addresses away when nobody renews them, at about the time when another node takes over.
+        self._lifetime_s = math.ceil(4 * interval_s) + 2
+        self._renewals = LoopingCall(self._renew)
+        self._renewals.clock = reactor
 
     def startService(self) -> None:
         """:raises SystemRefused: the interface lacks our address, or sockets are not for us."""
@@ -184,15 +194,18 @@ class FailoverService(Service):
         for vip in self._vips:
             try:
                 self._journal.record(Undo("address", (self._interface, str(vip))))
-                add_address(self._interface, vip)
+                add_address(self._interface, vip, lifetime_s=self._lifetime_s)
             except SystemRefused as error:
                 self._counters.add("vip_refused", str(vip))
                 self.log.critical("cannot take the VIP over: {error}", error=error)
+        self._renewals.start(RENEW_S, now=False)
         self.log.info("owner of {vips} now: this node is the scheduler", vips=", ".join(map(str, self._vips)))
         self._became_active()
 
     def _release(self) -> None:
         self.since = self._reactor.seconds()
+        if self._renewals.running:
+            self._renewals.stop()
         for call in self._announcing:
             if call.active():
                 call.cancel()
@@ -206,6 +219,14 @@ class FailoverService(Service):
                 self.log.critical("cannot give the VIP up: {error}", error=error)
         self.log.info("no longer owner of {vips}", vips=", ".join(map(str, self._vips)))
         self._became_backup()
+
+    def _renew(self) -> None:
+        for vip in self._vips:
+            try:
+                add_address(self._interface, vip, lifetime_s=self._lifetime_s)
+            except SystemRefused as error:
+                self._counters.add("vip_refused", str(vip))
+                self.log.critical("cannot keep the VIP: {error}", error=error)
 
     def _announce(self) -> None:
         self._send_announcements()

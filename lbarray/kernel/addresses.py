@@ -39,20 +39,24 @@ def addresses_of(interface: str) -> set[Address]:
         return found
 
 
-def add_address(interface: str, address: IPv4Interface | IPv6Interface) -> None:
-    """Give ``interface`` an address; nothing happens when it has it.
+def add_address(interface: str, address: IPv4Interface | IPv6Interface, *, lifetime_s: int | None = None) -> None:
+    """Give ``interface`` an address, or a new lifetime to the one it has.
 
+    :param lifetime_s: the kernel itself removes the address after so many seconds, unless it is added again:
+        what a node holds so is gone soon after the node is. ``None`` is for ever.
     :raises SystemRefused: the kernel would not, or there is no such interface.
     """
     index = link(interface).index
     options: dict[str, object] = {}
+    if lifetime_s is not None:
+        options |= {"preferred_lft": lifetime_s, "valid_lft": lifetime_s}
     if address.version == 6:
         # Without duplicate address detection: the VIP's former owner may still be there for a moment.
         options["flags"] = 0x02  # IFA_F_NODAD
     with IPRoute() as netlink:
         try:
             netlink.addr(
-                "add",
+                "replace",
                 index=index,
                 address=str(address.ip),
                 prefixlen=address.network.prefixlen,

@@ -1,0 +1,186 @@
+"""Network namespaces on one switch, as context managers that leave nothing behind.
+
+Names carry the process that made them, so that a later run removes what a killed one left.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from lbarray.errors import SystemRefused
+
+__all__ = ["Host", "Network", "remove_leftovers"]
+
+PREFIX = "lba"
+_OURS = re.compile(rf"{PREFIX}-(\d+)-\S+")
+
+
+def run(command: Sequence[str], *, check: bool = True, timeout_s: float = 30.0) -> str:
+    """Run a command to its end; its standard output.
+
+    :raises SystemRefused: it failed (with ``check``), or took too long.
+    """
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise SystemRefused(" ".join(command), detail=str(error)) from None
+    if check and done.returncode:
+        raise SystemRefused(" ".join(command), detail=(done.stderr or done.stdout).strip()[-2000:])
+    return done.stdout
+
+
+def _lives(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def _remove(name: str) -> None:
+    for _ in range(50):
+        pids = [int(pid) for pid in run(["ip", "netns", "pids", name], check=False).split()]
+        if not pids:
+            break
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        time.sleep(0.02)
+    run(["ip", "netns", "del", name], check=False)
+
+
+def remove_leftovers() -> list[str]:
+    """Remove namespaces whose maker is dead, with all that runs in them; their names."""
+    removed = []
+    for line in run(["ip", "netns", "list"], check=False).splitlines():
+        name = line.split(" ")[0]
+        match = _OURS.fullmatch(name)
+        if match and not _lives(int(match[1])):
+            _remove(name)
+            removed.append(name)
+    return removed
+
+
+class Host:
+    """One namespace with one interface on the switch.
+
+    :ivar name: as people say it: ``client``, ``a``; :ivar namespace: as the kernel has it.
+    """
+
+    INTERFACE = "eth0"
+
+    def __init__(self, name: str, namespace: str, address: str) -> None:
+        self.name = name
+        self.namespace = namespace
+        self.address = address
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def inside(self, *command: str) -> list[str]:
+        """A command line that runs ``command`` here."""
+        return ["ip", "netns", "exec", self.namespace, *command]
+
+    def run(self, *command: str, check: bool = True, timeout_s: float = 30.0) -> str:
+        """Run a command here to its end; its output."""
+        return run(self.inside(*command), check=check, timeout_s=timeout_s)
+
+    def start(self, *command: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
+        """Start a process here that is killed with the namespace at the latest."""
+        process = subprocess.Popen(
+            self.inside(*command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+        self._processes.append(process)
+        return process
+
+    def pids(self) -> list[int]:
+        """Processes that run here."""
+        return [int(pid) for pid in run(["ip", "netns", "pids", self.namespace], check=False).split()]
+
+    def kill(self) -> None:
+        """SIGKILL to every process here."""
+        for pid in self.pids():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        for process in self._processes:
+            process.wait(timeout=10)
+        self._processes.clear()
+
+    def has_address(self, address: str) -> bool:
+        """Is ``address`` on the interface (not on loopback) now?"""
+        out = run(["ip", "-n", self.namespace, "-o", "addr", "show", "dev", self.INTERFACE], check=False)
+        return f" {address}/" in out
+
+    def mac(self) -> str:
+        """Its interface's MAC address, as text."""
+        return self.run("cat", f"/sys/class/net/{self.INTERFACE}/address").strip()
+
+
+class Network:
+    """A switch and the hosts on it; everything is gone when the ``with`` block ends, however it ends.
+
+    :raises SystemRefused: namespaces cannot be made here (not root, no ``ip``).
+    """
+
+    def __init__(self) -> None:
+        self.hosts: dict[str, Host] = {}
+        self._switch = self._name("switch")
+
+    @staticmethod
+    def _name(name: str) -> str:
+        return f"{PREFIX}-{os.getpid()}-{name}"
+
+    def __enter__(self) -> Self:
+        if os.geteuid() != 0:
+            raise SystemRefused("make network namespaces", detail="not root", advice="run it as root")
+        remove_leftovers()
+        try:
+            run(["ip", "netns", "add", self._switch])
+            # No IPv6 on the switch: its discovery would only be noise in the counters.
+            run(["ip", "netns", "exec", self._switch, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1"])
+            run(["ip", "-n", self._switch, "link", "add", "br0", "type", "bridge", "forward_delay", "0"])
+            run(["ip", "-n", self._switch, "link", "set", "br0", "up"])
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def add(self, name: str, address: str, *more: str) -> Host:
+        """A host with ``address`` (and ``more``), each with its prefix length."""
+        namespace = self._name(name)
+        run(["ip", "netns", "add", namespace])
+        host = self.hosts[name] = Host(name, namespace, address.partition("/")[0])
+        interface = Host.INTERFACE
+        port = f"p-{name}"[:15]
+        run(["ip", "-n", namespace, "link", "set", "lo", "up"])
+        run(["ip", "netns", "exec", namespace, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1"])
+        pair = ["type", "veth", "peer", "name", port, "netns", self._switch]
+        run(["ip", "link", "add", interface, "netns", namespace, *pair])
+        run(["ip", "-n", self._switch, "link", "set", port, "master", "br0", "up"])
+        run(["ip", "-n", namespace, "link", "set", interface, "up"])
+        for each in (address, *more):
+            run(["ip", "-n", namespace, "addr", "add", each, "dev", interface])
+        return host
+
+    def link(self, name: str, up: bool) -> None:
+        """Pull the host's cable at the switch, or plug it in again."""
+        port = f"p-{name}"[:15]
+        run(["ip", "-n", self._switch, "link", "set", port, "up" if up else "down"])
+
+    def close(self) -> None:
+        """Remove everything. Idempotent."""
+        for host in self.hosts.values():
+            _remove(host.namespace)
+        self.hosts.clear()
+        _remove(self._switch)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
