@@ -25,7 +25,8 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("http",),
     ("telemetry",),
     ("config",),
-    ("values", "errors", "bpf"),
+    ("bpf",),
+    ("values", "errors"),
 )
 FRIENDS = {("values", "errors")}
 RANK = {room: row for row, rooms in enumerate(ROWS) for room in rooms}

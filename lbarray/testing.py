@@ -1,0 +1,168 @@
+"""For authors of plug-ins and for our own tests: suites that every provider passes, and honest doubles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from ipaddress import IPv4Address
+from typing import Any
+
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from lbarray.interfaces import IBalancePolicy, IForwardingPlane, IMembershipSource
+from lbarray.values import (
+    HashBy,
+    NodeReport,
+    PlaneCounters,
+    PlaneService,
+    RowChange,
+    ServiceId,
+    WorkerTarget,
+)
+
+__all__ = ["MemoryMembers", "MemoryPlane", "PlaneSuite", "PolicySuite", "every_split"]
+
+
+def every_split(data: bytes) -> Iterator[list[bytes]]:
+    """``data`` whole, octet by octet, and cut in two at every place: however TCP may deliver it."""
+    yield [data]
+    yield [data[at : at + 1] for at in range(len(data))]
+    for at in range(1, len(data)):
+        yield [data[:at], data[at:]]
+
+
+@implementer(IForwardingPlane)
+class MemoryPlane:
+    """A plane that forwards nothing and remembers everything."""
+
+    name = "memory"
+
+    def __init__(self) -> None:
+        self.attached = False
+        self.active = False
+        self.services: tuple[PlaneService, ...] = ()
+        self.workers: dict[int, WorkerTarget] = {}
+        self.rows: dict[int, RowChange] = {}
+
+    def attach(self) -> None:
+        self.attached = True
+
+    def detach(self) -> None:
+        self.attached = False
+
+    def set_active(self, active: bool) -> None:
+        self.active = active
+
+    def set_services(self, services: Sequence[PlaneService]) -> None:
+        self.services = tuple(services)
+
+    def set_workers(self, workers: Sequence[WorkerTarget]) -> None:
+        self.workers = {worker.index: worker for worker in workers}
+
+    def apply(self, delta: Sequence[RowChange]) -> None:
+        self.rows.update({change.row: change for change in delta})
+
+    def counters(self) -> PlaneCounters:
+        return PlaneCounters()
+
+
+@implementer(IMembershipSource)
+class MemoryMembers:
+    """Members that a test sets."""
+
+    def __init__(self, *reports: NodeReport) -> None:
+        self._reports = list(reports)
+        self._listeners: list[Callable[[Sequence[NodeReport]], None]] = []
+
+    def members(self) -> list[NodeReport]:
+        return list(self._reports)
+
+    def subscribe(self, changed: Callable[[Sequence[NodeReport]], None]) -> Callable[[], None]:
+        self._listeners.append(changed)
+        return lambda: self._listeners.remove(changed)
+
+    def become(self, *reports: NodeReport) -> None:
+        """These are the members from now on."""
+        self._reports = list(reports)
+        for listener in list(self._listeners):
+            listener(self._reports)
+
+
+class PlaneSuite:
+    """Mix into a ``SynchronousTestCase`` that has ``make_plane``: what every forwarding plane keeps."""
+
+    SERVICE = PlaneService(ServiceId(IPv4Address("192.0.2.100"), 80), HashBy.CLIENT)
+    assertEqual: Any
+    addCleanup: Any
+
+    def make_plane(self) -> Any:
+        """A fresh plane, not attached."""
+        raise AssertionError("a suite needs make_plane")
+
+    def attached(self) -> Any:
+        """A plane that is detached when the test ends."""
+        plane = self.make_plane()
+        self.addCleanup(plane.detach)
+        plane.attach()
+        return plane
+
+    def test_provides(self) -> None:
+        """It has every method of the interface."""
+        verifyObject(IForwardingPlane, self.make_plane())
+
+    def test_detach_twice(self) -> None:
+        """Detaching is idempotent, also when nothing was attached."""
+        plane = self.make_plane()
+        plane.detach()
+        plane.attach()
+        plane.detach()
+        plane.detach()
+
+    def test_whole_life(self) -> None:
+        """Everything may be set, changed and taken away in the order of a node's life."""
+        plane = self.attached()
+        plane.set_services([self.SERVICE])
+        worker = WorkerTarget(3, "c", IPv4Address("192.0.2.3"), b"\2\0\0\0\0\3")
+        plane.set_workers([worker])
+        plane.apply([RowChange(0, 3, 3), RowChange(1, 3, 3)])
+        plane.set_active(True)
+        plane.set_workers([])
+        plane.set_services([])
+        plane.set_active(False)
+        self.assertEqual(type(plane.counters()), PlaneCounters)
+
+
+class PolicySuite:
+    """Mix into a ``SynchronousTestCase`` that has ``make_policy``: what every balance policy keeps.
+
+    ``make_members(weights)`` gives members in the shape that policies see.
+    """
+
+    assertEqual: Any
+    assertIn: Any
+
+    def make_policy(self) -> Any:
+        """A fresh policy."""
+        raise AssertionError("a suite needs make_policy")
+
+    def make_members(self, *weights: int) -> list[Any]:
+        """Members of these weights, with nothing outstanding."""
+        raise AssertionError("a suite needs make_members")
+
+    def test_provides(self) -> None:
+        """It has every method of the interface."""
+        verifyObject(IBalancePolicy, self.make_policy())
+
+    def test_chooses_a_candidate(self) -> None:
+        """Whatever is offered, one of it is chosen, also when the offer changes."""
+        policy = self.make_policy()
+        members = self.make_members(1, 2, 3)
+        for count in (3, 1, 2, 3):
+            self.assertIn(policy.choose(members[:count], b""), members[:count])
+
+    def test_all_get_their_share(self) -> None:
+        """Equal members get equal numbers of requests that end at once."""
+        policy = self.make_policy()
+        members = self.make_members(1, 1, 1)
+        chosen = [policy.choose(members, b"") for _ in range(30)]
+        self.assertEqual([chosen.count(member) for member in members], [10, 10, 10])

@@ -1,0 +1,104 @@
+"""Membership in, rows out."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from lbarray.scheduler.service import GATHER_S, SchedulerService
+from lbarray.scheduler.table import RowTable
+from lbarray.telemetry.counters import Counters
+from lbarray.testing import MemoryMembers, MemoryPlane, PlaneSuite
+from lbarray.values import NodeReport
+
+INDEX = {"a": 0, "b": 1, "c": 2}
+
+
+def report(name: str, *, accepting: bool = True, draining: bool = False) -> NodeReport:
+    number = INDEX[name] + 1
+    return NodeReport(
+        name=name,
+        address=IPv4Address(f"192.0.2.{number}"),
+        mac=bytes([2, 0, 0, 0, 0, number]),
+        accepting=accepting,
+        draining=draining,
+    )
+
+
+class MemoryPlaneTests(PlaneSuite, SynchronousTestCase):
+    """The double keeps the contract that it stands for."""
+
+    def make_plane(self) -> MemoryPlane:
+        return MemoryPlane()
+
+
+class SchedulerServiceTests(SynchronousTestCase):
+    """What the plane is told, and when."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.plane = MemoryPlane()
+        self.members = MemoryMembers(report("a"), report("b"))
+        self.service = SchedulerService(
+            clock=self.clock,
+            node_name="a",
+            plane=self.plane,
+            members=self.members,
+            index=INDEX,
+            services=[PlaneSuite.SERVICE],
+            table=RowTable(INDEX, 101),
+            counters=Counters(),
+        )
+        self.service.startService()
+
+    def owners(self) -> set[int]:
+        return {change.now for change in self.plane.rows.values()}
+
+    def test_ready_before_it_is_owner(self) -> None:
+        """A backup has its rows already: taking over is one flag."""
+        self.assertEqual(self.owners(), {0, 1})
+        self.assertFalse(self.plane.active)
+        self.service.set_active(True)
+        self.assertTrue(self.plane.active)
+
+    def test_itself_is_local(self) -> None:
+        """Our own packets are passed up, not sent out."""
+        self.assertTrue(self.plane.workers[0].local)
+        self.assertFalse(self.plane.workers[1].local)
+
+    def test_burst_is_one_table(self) -> None:
+        """Several changes in a moment are gathered."""
+        self.members.become(report("a"))
+        self.members.become(report("a"), report("b"), report("c"))
+        self.assertEqual(self.service.table.generation, 1)
+        self.clock.advance(GATHER_S)
+        self.assertEqual(self.service.table.generation, 2)
+        self.assertEqual(self.owners(), {0, 1, 2})
+
+    def test_deaf_and_draining_get_nothing(self) -> None:
+        """Who does not accept, or wants no more, gets no rows but stays known."""
+        self.members.become(report("a"), report("b", accepting=False), report("c", draining=True))
+        self.clock.advance(GATHER_S)
+        self.assertEqual(self.owners(), {0})
+        self.assertEqual(set(self.plane.workers), {0, 1, 2})
+
+    def test_nobody_accepts(self) -> None:
+        """Then everything stays as it was."""
+        self.members.become(report("a", accepting=False))
+        self.clock.advance(GATHER_S)
+        self.assertEqual(self.owners(), {0, 1})
+
+    def test_stranger(self) -> None:
+        """A member that the configuration does not know gets nothing."""
+        self.members.become(report("a"), NodeReport(name="z", address=IPv4Address("192.0.2.9"), accepting=True))
+        self.clock.advance(GATHER_S)
+        self.assertEqual(self.owners(), {0})
+
+    def test_stop_detaches(self) -> None:
+        """Nothing is left in the kernel or in the reactor."""
+        self.members.become(report("a"))
+        self.service.stopService()
+        self.assertFalse(self.plane.attached)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
