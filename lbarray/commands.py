@@ -26,7 +26,9 @@ def cleanup(arguments: argparse.Namespace) -> int:
     from lbarray.node import journal_of, node_name
 
     config = load(arguments.file)
-    undone = journal_of(config, node_name(config, arguments.node, str(arguments.file))).undo_all()
+    journal = journal_of(config, node_name(config, arguments.node, str(arguments.file)))
+    journal.lock()
+    undone = journal.undo_all()
     for undo in undone:
         print(f"undone: {undo}")
     if not undone:

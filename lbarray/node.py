@@ -396,6 +396,7 @@ class NodeService(MultiService):
         """What must be true of the machine before any part starts."""
         if self._journal is None:
             return
+        self._journal.lock()
         for undone in self._journal.undo_all():
             self.log.info("undone, left by a node that was killed: {undone}", undone=str(undone))
         place = link(self._interface)
@@ -421,7 +422,8 @@ class NodeService(MultiService):
         except ArrayError as error:
             for part in reversed(started):
                 part.stopService()
-            self._undo()
+            if started:
+                self._undo()
             self.log.critical("node {name} cannot start: {error}", name=self.node_name, error=error)
             raise SystemExit(1) from None
         self.running = 1

@@ -10,8 +10,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from twisted.application.service import Service
 from twisted.conch.checkers import InMemorySSHKeyDB, SSHPublicKeyChecker
+from twisted.conch.interfaces import IConchUser
 from twisted.conch.manhole import ColoredManhole
-from twisted.conch.manhole_ssh import ConchFactory, TerminalRealm
+from twisted.conch.manhole_ssh import ConchFactory, TerminalRealm, TerminalSession
 from twisted.conch.ssh.keys import BadKeyError, Key
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.portal import Portal
@@ -72,7 +73,7 @@ def _node_table(view: NodeView) -> str:
         ["failover", state],
     ]
     rows += [[f"{name} {label}".strip(), value] for name, label, value in view.counters]
-    return table(["", ""], rows)
+    return table(["what", "value"], rows)
 
 
 def namespace(view: NodeView) -> dict[str, object]:
@@ -107,6 +108,24 @@ def _host_key(folder: Path) -> Key:
         ) from None
 
 
+class _Session(TerminalSession):
+    """A terminal that may change its size and end its input: Twisted's own knows neither."""
+
+    def openShell(self, proto: Any) -> None:
+        self._process = proto
+        self._shell = self.transportFactory(
+            proto, self.chainedProtocolFactory(), IConchUser(self.original), self.width, self.height
+        )
+
+    def windowChanged(self, size: tuple[int, int, int, int]) -> None:
+        rows, columns = size[:2]
+        self._shell.chainedProtocol.terminalProtocol.terminalSize(columns, rows)
+
+    def eofReceived(self) -> None:
+        """``echo pools | ssh …``: what was typed has been answered, so go."""
+        self._process.loseConnection()
+
+
 class ManholeService(Service):
     """The prompt. Whoever enters can do whatever the daemon can: keep it on loopback.
 
@@ -138,6 +157,7 @@ class ManholeService(Service):
 
     def _factory(self) -> ConchFactory:
         realm = TerminalRealm()
+        realm.sessionFactory = _Session
         realm.chainedProtocolFactory.protocolFactory = lambda _: ColoredManhole(namespace(self._view))
         portal = Portal(realm)  # type: ignore[arg-type]  # TerminalRealm does provide IRealm, unannounced
         if self._authorized_keys is not None:

@@ -78,7 +78,7 @@ class RequestParser:
                 if data:
                     continue
             except httptools.HttpParserError as error:
-                self._failed = self._reason(error)
+                self._failed = self._reason(error, data)
                 raise self._failed from None
             break
         if self.in_head:
@@ -87,14 +87,19 @@ class RequestParser:
                 self._failed = self._too_large()
                 raise self._failed
 
-    def _reason(self, error: Exception) -> BadMessage:
+    def _reason(self, error: Exception, data: bytes) -> BadMessage:
         inner = error.__context__
         if isinstance(inner, BadMessage):
             return inner
-        if isinstance(error, httptools.HttpParserInvalidMethodError):
+        # Words that are no method, and not TLS or another protocol on a port that is plain.
+        if isinstance(error, httptools.HttpParserInvalidMethodError) and data.isascii() and data[:1].isalpha():
             return BadMessage("method", "a method that HTTP does not have", 501)
         if not self._expects_more:
             return BadMessage("after_close", "more after a request that was to be the last")
+        if "HTTP version" in str(error):
+            return BadMessage("version", "another version of HTTP", 505)
+        if "overflow" in str(error):
+            return BadMessage("body_too_large", "a length beyond all measure", 413)
         return BadMessage("syntax", str(error) or type(error).__name__)
 
     def _too_large(self) -> BadMessage:
@@ -201,6 +206,8 @@ class ResponseParser:
         self._interim = False
         self._in_head = False
         self._head_octets = 0
+        self._tail = b""
+        self._persistent = True
         self.begun = False
 
     def expect(self, method: bytes) -> None:
@@ -210,6 +217,7 @@ class ResponseParser:
         self.begun = False
         self._in_head = False
         self._head_octets = 0
+        self._tail = b""
 
     def feed(self, data: bytes) -> None:
         """:raises BadMessage: nothing further on this connection can be trusted."""
@@ -226,12 +234,14 @@ class ResponseParser:
                 self._parser = httptools.HttpResponseParser(self)
                 self._expecting = False
                 # Whatever follows the head should not be there; the connection is not worth keeping then.
-                self.sink.response_end(data.endswith(b"\r\n\r\n") and self._delimited)
+                seen = self._tail + data
+                self.sink.response_end(self._persistent and seen.find(b"\r\n\r\n") == len(seen) - 4)
                 return
             if isinstance(inner, BadMessage):
                 raise inner from None
             raise BadMessage("syntax", f"a response that is not HTTP: {error}") from None
         if self._in_head:
+            self._tail = (self._tail + data)[-3:]
             self._head_octets += len(data)
             if self._head_octets > self._limits.max_head:
                 raise BadMessage("head_too_large", f"a response head of over {self._limits.max_head} octets")
@@ -266,6 +276,7 @@ class ResponseParser:
         self._in_head = False
         self._interim = status < 200
         self._delimited = status in (204, 304)
+        self._persistent = version == (1, 1)
         for name, value in self._fields:
             lower = name.lower()
             if lower == b"content-length":
@@ -274,11 +285,12 @@ class ResponseParser:
                 if value.lower() != b"chunked" or version == (1, 0):
                     raise BadMessage("transfer_coding", f"a response with the transfer coding {value[:40]!r}")
                 self._delimited = True
+            elif lower == b"connection" and b"close" in value.lower():
+                self._persistent = False
         if status == 101:
             raise BadMessage("upgrade", "a back end that switches protocols unasked")
         self.sink.response_head(ResponseHead(status, self._fields, version, self._reason_phrase))
         if self._head_request and status >= 200:
-            self._delimited = True
             raise _HeadOnly
 
     def on_body(self, data: bytes) -> None:

@@ -6,6 +6,7 @@ undone, so that whatever happens in between is found at the next start.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Callable
@@ -43,6 +44,7 @@ class Journal:
     def __init__(self, path: Path, undoers: dict[str, Callable[..., None]]) -> None:
         self._path = path
         self._undoers = undoers
+        self._lock = -1
         self._entries: list[Undo] = self._read()
 
     def _read(self) -> list[Undo]:
@@ -69,11 +71,47 @@ class Journal:
             spare.write_text(text)
             os.replace(spare, self._path)
         except OSError as error:
+            raise self._unwritable(self._path, error) from None
+
+    def lock(self) -> None:
+        """Be the only process that changes and undoes, until the process ends or :meth:`unlock`.
+
+        :raises SystemRefused: another one is; without this a second start would undo what the first one stands on.
+        """
+        path = self._path.with_suffix(".lock")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise self._unwritable(path, error) from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.read(descriptor, 20).decode(errors="replace").strip()
+            os.close(descriptor)
             raise SystemRefused(
-                f"write the journal {self._path}",
-                errno=error.errno or 0,
-                advice="set array.state_dir to a folder that this user may write to",
+                f"work on {self._path}",
+                detail=f"process {holder} of the same node runs already",
+                advice=f"stop it first: kill {holder}; or give this node its own array.state_dir",
             ) from None
+        os.truncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+        self._lock = descriptor
+        self._entries = self._read()
+
+    def unlock(self) -> None:
+        """Let another process work on it. Idempotent."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    @staticmethod
+    def _unwritable(path: Path, error: OSError) -> SystemRefused:
+        return SystemRefused(
+            f"write {path}",
+            errno=error.errno or 0,
+            advice="set array.state_dir to a folder that this user may write to",
+        )
 
     def pending(self) -> tuple[Undo, ...]:
         """What stands changed now, oldest first."""

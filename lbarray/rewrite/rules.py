@@ -64,7 +64,7 @@ class CdnRules:
             if 0 <= at < end:
                 end = at
         path, rest = found[:end], found[end:]
-        if b"/." in path:
+        if b"/." in path or b"/%2" in path:
             path = without_dots(path)
         if path.startswith(self._paths):
             return self.origin + path + rest

@@ -5,6 +5,7 @@ Names carry the process that made them, so that a later run removes what a kille
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import signal
@@ -20,6 +21,7 @@ from lbarray.errors import SystemRefused
 __all__ = ["Host", "Network", "remove_leftovers"]
 
 PREFIX = "lba"
+_numbers = itertools.count(1)
 _OURS = re.compile(rf"{PREFIX}-(\d+)-\S+")
 
 
@@ -130,11 +132,11 @@ class Network:
 
     def __init__(self) -> None:
         self.hosts: dict[str, Host] = {}
+        self._number = next(_numbers)
         self._switch = self._name("switch")
 
-    @staticmethod
-    def _name(name: str) -> str:
-        return f"{PREFIX}-{os.getpid()}-{name}"
+    def _name(self, name: str) -> str:
+        return f"{PREFIX}-{os.getpid()}-{self._number}-{name}"
 
     def __enter__(self) -> Self:
         if os.geteuid() != 0:

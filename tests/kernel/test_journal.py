@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -61,6 +62,15 @@ class JournalTests(SynchronousTestCase):
         self.journal().record(FIRST)
         self.assertRaises(SystemRefused, Journal(self.path, {"address": refuse}).undo_all)
         self.assertEqual(self.journal().pending(), (FIRST,))
+
+    def test_one_process(self) -> None:
+        """While one process holds it, no other undoes what that one stands on."""
+        first = self.journal()
+        first.lock()
+        error: SystemRefused = self.assertRaises(SystemRefused, self.journal().lock)
+        self.assertIn(str(os.getpid()), str(error))
+        first.unlock()
+        self.journal().lock()
 
     def test_damaged(self) -> None:
         """A damaged file is not thrown away: it may name what still stands."""

@@ -1,0 +1,338 @@
+"""A whole array in network namespaces: what the product promises, with real daemons and real packets."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections import Counter
+from typing import Any
+
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from lbarray.testbed.namespaces import remove_leftovers, run
+from lbarray.testbed.nodes import BACKENDS, CDN, NODES, SITE, VIP, Array, wait_for
+
+NEEDED = ("ip", "nft", "nginx", "curl", "clang")
+
+
+def need_namespaces() -> None:
+    """Skip without root or programs, unless system tests are required."""
+    missing = [name for name in NEEDED if shutil.which(name) is None]
+    why = "not root" if os.geteuid() != 0 else f"missing: {', '.join(missing)}" if missing else ""
+    if why:
+        if os.environ.get("LBARRAY_REQUIRE_SYSTEM"):
+            raise AssertionError(f"system tests are required: {why}")
+        raise SkipTest(why)
+
+
+_shared: list[Array] = []
+
+
+def shared_array() -> Array:
+    """An array that several tests look at; it goes when the tests end."""
+    if not _shared:
+        array = Array()
+        atexit.register(array.close)
+        _shared.append(array.__enter__())
+        array.wait_ready()
+    return _shared[0]
+
+
+class ArrayTests(SynchronousTestCase):
+    """Three nodes, one VIP, three back ends; one array for all of these tests."""
+
+    def setUp(self) -> None:
+        need_namespaces()
+        self.it = shared_array()
+
+    def curl(self, *arguments: str, tls: bool = True) -> str:
+        """The answer of the site to curl, in the client's namespace."""
+        url = arguments[-1] if arguments and arguments[-1].startswith("/") else "/"
+        options = [each for each in arguments if each != url]
+        scheme, port = ("https", 443) if tls else ("http", 80)
+        return self.it.client.run(
+            "curl", "-s", "-m", "5", "--cacert", str(self.it.folder / "site.crt"), "--resolve",
+            f"{SITE}:{port}:{VIP}", *options, f"{scheme}://{SITE}{url}",
+        )  # fmt: skip
+
+    def test_highest_priority_owns(self) -> None:
+        """One node has the VIP on its interface: the one of the highest priority."""
+        self.assertEqual(self.it.owners(), ["a"])
+        for name in NODES:
+            status = self.it.status(name)
+            assert status is not None
+            self.assertEqual(status["failover"]["owner"], NODES["a"])
+            self.assertEqual(set(status["membership"]["members"]), set(NODES))
+
+    def test_every_worker_serves(self) -> None:
+        """Plain and TLS requests reach every node and every back end, and all are answered."""
+        for tls in (False, True):
+            answers = self.it.ask(self.it.load(count=60, threads=2, tls=tls))
+            self.assertEqual(len(answers), 60)
+            self.assertEqual([answer for answer in answers if not answer.good], [])
+            self.assertEqual({answer.node for answer in answers}, set(NODES))
+            self.assertEqual({answer.backend for answer in answers}, set(BACKENDS))
+
+    def test_tls_client_stays_on_its_worker(self) -> None:
+        """All TLS connections of one address go to one worker."""
+        answers = self.it.ask(self.it.load(count=10, tls=True, sources=("10.77.0.203",)))
+        self.assertEqual(len({answer.node for answer in answers}), 1)
+
+    def test_requests_of_a_connection_are_scheduled_apart(self) -> None:
+        """One keepalive connection, several back ends."""
+        answers = self.it.ask(self.it.load(count=12, per_connection=12, tls=True))
+        self.assertEqual(Counter(answer.backend for answer in answers), dict.fromkeys(BACKENDS, 4))
+        self.assertEqual(len({answer.node for answer in answers}), 1)
+
+    def test_cookie(self) -> None:
+        """A client with its cookie meets its back end through every worker."""
+        answers = self.it.ask(self.it.load(count=12, keep_cookies=True))
+        self.assertEqual(len({answer.backend for answer in answers}), 1)
+        self.assertGreater(len({answer.node for answer in answers}), 1)
+
+    def test_direct_return(self) -> None:
+        """The scheduler forwards other workers' requests and sees no octet of their responses."""
+        owner = self.it.owner()
+        before = self.it.status(owner)
+        arrived = self.it.responses_through("client")
+        answers = self.it.ask(self.it.load(count=20, path="/large.bin", threads=2))
+        after = self.it.status(owner)
+        assert before is not None and after is not None
+        others = {answer.node for answer in answers} - {owner}
+        self.assertEqual(others, set(NODES) - {owner})
+        for name in others:
+            forwarded = [status["scheduler"]["workers"][name]["packets"] for status in (before, after)]
+            self.assertGreater(forwarded[1], forwarded[0])
+        self.assertEqual(self.it.responses_through(owner), 0)
+        # The same counter at the client does see them.
+        self.assertGreater(self.it.responses_through("client") - arrived, 20 * (2 << 20))
+
+    def test_rewriting(self) -> None:
+        """The page's static content is at the CDN; take that away and it is the back end's page."""
+        page = self.curl("/")
+        self.assertEqual(page.count(f"https://{CDN}/"), 10)
+        original = (self.it.folder / "w1" / "site" / "index.html").read_text()
+        starts = re.compile(rf"(https://({CDN}|{SITE}))?/?(?=(images|static)/)")
+        self.assertEqual(starts.sub("", page), starts.sub("", original))
+        self.assertEqual(self.curl("--compressed", "/"), page)
+        self.assertIn("src='/static/not-a-tag.png'".replace("'", '"'), page)
+
+    def test_other_content_is_untouched(self) -> None:
+        """A file that is no page arrives octet for octet."""
+        self.assertEqual(self.curl("/static/site.js"), (self.it.folder / "w1/site/static/site.js").read_text())
+
+    def test_head_and_post(self) -> None:
+        """HEAD has no content, POST has its own."""
+        self.assertIn("HTTP/1.1 200 OK", self.curl("-I", "/whoami.html"))
+        self.assertIn("ordered from", self.curl("-d", "amount=2", "/order"))
+
+    def test_back_end_down_and_up(self) -> None:
+        """A dead back end gets no requests, its clients a new cookie; when it lives again it has its share."""
+        name = "w3"
+        self.it.host(name).kill()
+
+        def states() -> set[str]:
+            found = set()
+            for node in NODES:
+                status = self.it.status(node)
+                found.add(status["pools"]["web"][name]["state"] if status else "?")
+            return found
+
+        wait_for(lambda: states() == {"down"}, f"{name} to be down", 10, 0.1)
+        answers = self.it.ask(self.it.load(count=30, keep_cookies=True))
+        self.assertEqual([answer for answer in answers if not answer.good], [])
+        self.assertNotIn(name, {answer.backend for answer in answers})
+        self.it.start_backend(name)
+        wait_for(lambda: states() == {"up"}, f"{name} to be up", 10, 0.1)
+        self.assertIn(name, {answer.backend for answer in self.it.ask(self.it.load(count=30))})
+
+    def test_status_tables_and_metrics(self) -> None:
+        """What an operator and Prometheus read over HTTP."""
+        tables = self.it.host("a").run("curl", "-s", "http://127.0.0.1:9080/tables")
+        self.assertIn("owner", tables)
+        metrics = self.it.host("a").run("curl", "-s", "http://127.0.0.1:9080/metrics")
+        self.assertIn("lbarray_vip_owner 1.0", metrics)
+        self.assertIn('lbarray_backend_up{backend="w1",pool="web"} 1.0', metrics)
+
+
+class TakeoverTests(SynchronousTestCase):
+    """The scheduler dies; each test has its own array."""
+
+    def setUp(self) -> None:
+        need_namespaces()
+
+    def test_killed_scheduler(self) -> None:
+        """SIGKILL under load: another owns the VIP, only requests of the dead worker fail, then none."""
+        with Array() as array:
+            array.wait_ready()
+            clients = array.start_clients(array.load(seconds=5.0, threads=3, pause_s=0.01, timeout_s=3.0))
+            wait_for(lambda: len(clients.so_far()) > 50, "traffic")
+            killed = array.kill_node("a")
+            wait_for(lambda: array.owners() and array.owners() != ["a"], "a successor", 5, 0.01)
+            answers = clients.answers(30)
+            failed = [answer for answer in answers if not answer.good]
+            self.assertEqual([answer for answer in failed if answer.began > killed + 3.0], [])
+            after = [answer for answer in answers if answer.good and answer.began > killed + 1.0]
+            self.assertEqual({answer.node for answer in after}, {"b", "c"})
+            # The kernel takes the VIP from the dead node, whose daemon cannot.
+            self.assertEqual(array.owner(), "b")
+            # And when it starts again, it finds what it left, and takes its place.
+            array.start_node("a")
+            wait_for(lambda: array.owners() == ["a"], "the first owner to return", 15, 0.1)
+            array.wait_ready()
+            self.assertIn("undone, left by a node that was killed", array.log_of("a"))
+            self.assertEqual([a for a in array.ask(array.load(count=30)) if not a.good], [])
+
+    def test_orderly_stop(self) -> None:
+        """SIGTERM: the VIP is handed over at once, and nothing is left on the machine."""
+        with Array() as array:
+            array.wait_ready()
+            clients = array.start_clients(array.load(seconds=3.0, threads=2, pause_s=0.01, timeout_s=3.0))
+            wait_for(lambda: len(clients.so_far()) > 30, "traffic")
+            host = array.host("a")
+            for pid in host.pids():
+                os.kill(pid, 15)
+            wait_for(lambda: array.owners() == ["b"], "the successor", 5, 0.01)
+            answers = clients.answers(30)
+            failed = [answer for answer in answers if not answer.good]
+            self.assertLessEqual(len(failed), 3, failed)
+            wait_for(lambda: not host.pids(), "the node to end", 10)
+            self.assertNotIn(VIP, host.run("ip", "addr"))
+            self.assertEqual(host.run("tc", "filter", "show", "dev", "eth0", "ingress").strip(), "")
+            self.assertEqual(host.run("cat", "/proc/sys/net/ipv4/conf/all/arp_ignore").strip(), "0")
+
+
+class RefusalTests(SynchronousTestCase):
+    """What cannot work says why in one line, and ends with a code that is not 0."""
+
+    def setUp(self) -> None:
+        need_namespaces()
+
+    def refused(self, array: Array, name: str = "a", **more: Any) -> str:
+        process = array.start_node(name, **more)
+        self.assertNotEqual(process.wait(timeout=20), 0)
+        text = array.log_of(name)
+        self.assertNotIn("Traceback", text)
+        return text
+
+    def test_refusals(self) -> None:
+        """Wrong address, taken ports, missing certificate, wrong key, no eBPF: each in its own words."""
+        with Array(nodes={"a": NODES["a"]}) as array:
+            array.wait_ready()
+            host = array.host("a")
+            # A second daemon of the same node must not touch what the first one stands on.
+            self.assertIn("of the same node runs already", self.refused(array))
+            self.assertEqual(array.owners(), ["a"])
+            for pid in host.pids():
+                os.kill(pid, 15)
+            wait_for(lambda: not host.pids(), "the node to end", 10)
+
+            with (array.folder / "web.log").open("wb") as log:
+                host.start("python3", "-m", "http.server", "80", log=log)
+            wait_for(lambda: ":80 " in host.run("ss", "-ltn"), "a web server")
+            self.assertIn("ss -ltnp 'sport = :80'", self.refused(array))
+            host.kill()
+
+            config = array.config.read_text()
+            other = array.folder / "other.toml"
+            other.write_text(config.replace(f'"{NODES["a"]}"', '"10.77.0.9"'))
+            self.assertIn("does not have its address 10.77.0.9", self.refused(array, config=other))
+
+            other.write_text(config.replace("site.crt", "nosuch.crt"))
+            text = self.refused(array, config=other)
+            self.assertIn("services.https.tls.certificate", text)
+            self.assertIn("nosuch.crt", text)
+
+            (array.folder / "other.key").write_text((array.folder / "site.key").read_text())
+            run(["openssl", "ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", f"{array.folder}/other.key"])
+            other.write_text(config.replace("site.key", "other.key"))
+            self.assertIn("the key belongs to another certificate", self.refused(array, config=other))
+
+            # Without CAP_BPF and CAP_SYS_ADMIN, but with all else.
+            with (array.folder / "a.log").open("ab") as log:
+                command = ["-n", "--pidfile=", "lbarray", "--config", str(array.config), "--node", "a"]
+                drop = "-sys_admin,-bpf,-perfmon"
+                from lbarray.testbed.nodes import twistd
+
+                process = host.start("setpriv", f"--bounding-set={drop}", *twistd(), *command, log=log)
+            self.assertNotEqual(process.wait(timeout=20), 0)
+            self.assertIn("CAP_BPF", array.log_of("a"))
+
+    def test_wrong_key(self) -> None:
+        """A node whose shared key differs says so and ends; the others go on without it."""
+        nodes = dict(list(NODES.items())[:2])
+        with Array(nodes=nodes) as array:
+            array.wait_ready()
+            host = array.host("b")
+            host.kill()
+            wait_for(lambda: array.owners() == ["a"], "a alone", 10, 0.1)
+            wrong = array.folder / "wrong.key"
+            wrong.touch(mode=0o600)
+            wrong.write_text("0" * 64 + "\n")
+            other = array.folder / "other.toml"
+            other.write_text(array.config.read_text().replace("array.key", "wrong.key"))
+            text = self.refused(array, "b", config=other)
+            self.assertEqual(len(re.findall("shared key", text)), 1, text)
+            self.assertIn("sha256sum", text)
+            self.assertIn("wrong shared key", array.log_of("a"))
+            self.assertEqual(array.owner(), "a")
+            self.assertEqual([a for a in array.ask(array.load(count=10)) if not a.good], [])
+
+
+class ManholeTests(SynchronousTestCase):
+    """The prompt inside the daemon."""
+
+    def setUp(self) -> None:
+        need_namespaces()
+
+    def test_tables(self) -> None:
+        """By key over SSH: the four names print tables."""
+        with Array(nodes={"a": NODES["a"]}, edit=_with_key) as array:
+            run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(array.folder / "id")])
+            (array.folder / "id.pub").rename(array.folder / "authorized_keys")
+            host = array.host("a")
+            host.kill()
+            array.start_node("a")
+            array.wait_ready()
+            ssh = [
+                "ssh", "-tt", "-p", "4722", "-i", str(array.folder / "id"), "-o", "StrictHostKeyChecking=no",
+                "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "admin@127.0.0.1",
+            ]  # fmt: skip
+            done = subprocess.run(
+                host.inside(*ssh),
+                input=b"array\rpools\rservices\rnode\r",
+                capture_output=True,
+                timeout=30,
+                check=False,
+            )
+            text = done.stdout.decode(errors="replace")
+            for word in ("10.77.0.1", "w2", "443", "failover", "owner"):
+                self.assertIn(word, text, done.stderr)
+
+
+def _with_key(text: str) -> str:
+    return text.replace('password_file = "manhole.password"', 'authorized_keys = "authorized_keys"')
+
+
+class LeftoverTests(SynchronousTestCase):
+    """The testbed cleans up after those that could not."""
+
+    def setUp(self) -> None:
+        need_namespaces()
+
+    def test_removed(self) -> None:
+        """A namespace of a dead process goes, one of a living process stays."""
+        dead = subprocess.Popen(["true"])
+        dead.wait()
+        gone, mine = f"lba-{dead.pid}-x", f"lba-{os.getpid()}-keep"
+        for name in (gone, mine):
+            run(["ip", "netns", "add", name])
+        try:
+            self.assertIn(gone, remove_leftovers())
+            self.assertIn(mine, json.dumps(run(["ip", "netns", "list"])))
+        finally:
+            run(["ip", "netns", "del", mine])
