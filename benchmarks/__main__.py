@@ -1,0 +1,26 @@
+"""``python -m benchmarks [NAME ...]``: all of them, or the named ones."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+NAMES = ("scheduler", "http")
+
+
+def main() -> int:
+    """Run them one after the other."""
+    wanted = sys.argv[1:] or list(NAMES)
+    unknown = [name for name in wanted if name not in NAMES]
+    if unknown:
+        print(f"no benchmark {', '.join(unknown)}; there are: {', '.join(NAMES)}", file=sys.stderr)
+        return 2
+    for name in wanted:
+        (Path(__file__).parent / "results" / f"{name}.json").unlink(missing_ok=True)
+        importlib.import_module(f"benchmarks.{name}").main()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

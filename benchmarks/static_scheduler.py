@@ -1,0 +1,52 @@
+"""A scheduler with fixed workers, for measuring the plane alone: ``python -m benchmarks.static_scheduler JSON``.
+
+The workers are anything that holds the VIP on its loopback interface; no heartbeat is asked of them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from ipaddress import ip_address
+from pathlib import Path
+
+from twisted.internet import reactor
+
+from lbarray.bpf.build import object_path
+from lbarray.kernel.journal import Journal
+from lbarray.scheduler.bpf_plane import BpfPlane, detach_classifier
+from lbarray.scheduler.service import SchedulerService
+from lbarray.scheduler.table import RowTable
+from lbarray.telemetry.counters import Counters
+from lbarray.testing import MemoryMembers
+from lbarray.values import NodeReport, PlaneService, ServiceId
+
+
+def main(argument: str) -> None:
+    """Attach and forward until SIGTERM."""
+    wanted = json.loads(argument)
+    reports = [
+        NodeReport(name=name, address=ip_address(address), mac=bytes.fromhex(mac.replace(":", "")), accepting=True)
+        for name, (address, mac) in wanted["workers"].items()
+    ]
+    index = {report.name: place for place, report in enumerate(reports)}
+    table = RowTable(index)
+    journal = Journal(Path(wanted["folder"]) / "journal.json", {"classifier": detach_classifier})
+    service = SchedulerService(
+        clock=reactor,
+        node_name="scheduler",
+        plane=BpfPlane(interface="eth0", table_size=table.size, seed=7, journal=journal, object_path=object_path),
+        members=MemoryMembers(*reports),
+        index=index,
+        services=[PlaneService(ServiceId(ip_address(wanted["vip"]), 80))],
+        table=table,
+        counters=Counters(),
+    )
+    service.startService()
+    service.set_active(True)
+    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    reactor.run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
