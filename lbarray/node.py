@@ -15,6 +15,7 @@ from typing import Any
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from lbarray.backends.connections import IdleConnections
@@ -55,6 +56,9 @@ from lbarray.worker.service import ListenerSpec, TlsFiles, WorkerService
 __all__ = ["NodeService", "journal_of", "node_name"]
 
 ACCEPTANCE_S = 0.5
+#: Seconds of an orderly stop: until the other nodes' rows have moved, and for a successor beyond one interval.
+DRAIN_S = 0.1
+HAND_OVER_S = 0.2
 
 
 def node_name(config: Config, name: str | None, source: str) -> str:
@@ -105,6 +109,7 @@ class NodeService(MultiService):
         self.node_name = name
         self.counters = Counters()
         self.draining = False
+        self._stopping = False
         self._reactor = reactor
         self._roles = roles
         self._started_at = reactor.seconds()
@@ -326,7 +331,7 @@ class NodeService(MultiService):
 
     def _own(self, owner: bool) -> None:
         """The VIPs are ours, or no longer are."""
-        if self.scheduler is not None:
+        if self.scheduler is not None and not self._stopping:
             self.scheduler.set_active(owner)
         self._tell()
 
@@ -437,11 +442,22 @@ class NodeService(MultiService):
         self._reactor.stop()
 
     def stopService(self) -> Deferred[Any]:
-        """In the opposite order, each part before the next: the VIPs go first, clients in hand last."""
+        """Leave without breaking anything: new clients go elsewhere, then the VIPs, then the clients in hand end.
+
+        While a successor takes over, our classifier goes on forwarding what neighbours still send to us.
+        """
         self.running = 0
         stopped: Deferred[Any] = Deferred()
+        if self.failover is not None and self.failover.running:
+            self._stopping = True
+            self.drain(True)
+            stopped.addCallback(lambda _: deferLater(self._reactor, DRAIN_S))
+            stopped.addCallback(self._stop, self.failover)
+            hand_over_s = self.config.failover.interval + HAND_OVER_S
+            stopped.addCallback(lambda _: deferLater(self._reactor, hand_over_s))
         for part in reversed(self._parts):
-            stopped.addCallback(self._stop, part)
+            if part is not self.failover:
+                stopped.addCallback(self._stop, part)
         stopped.addCallback(lambda _: self._undo())
         stopped.callback(None)
         return stopped
