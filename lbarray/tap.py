@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from twisted.application.service import IService
 from twisted.python import usage
@@ -111,7 +111,7 @@ class Options(_FromFile):
 
     synopsis = "[options] --config FILE [--node NAME] [node|scheduler|worker|rewrite [options]]"
     longdesc = "Runs one node of a load balancing array. Check a configuration first: lbarray check FILE"
-    subCommands = [
+    subCommands: list[list[Any]] = [
         ["node", None, NodeOptions, "Every role (the default)."],
         ["scheduler", None, SchedulerOptions, "Only VIPs and packets, for workers elsewhere."],
         ["worker", None, WorkerOptions, "Only TLS, HTTP and rewriting; an array is not needed."],

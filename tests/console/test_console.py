@@ -1,0 +1,133 @@
+"""What operators and programs read."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from lbarray.console.manhole import namespace
+from lbarray.console.metrics import exposition
+from lbarray.console.tables import array_table, pools_table, services_table, table
+from lbarray.console.view import NodeView
+from lbarray.telemetry.counters import Counters
+
+MEMBER = {
+    "address": "192.0.2.1",
+    "accepting": True,
+    "draining": False,
+    "weight": 100,
+    "connections": 3,
+    "requests_per_s": 12.5,
+    "cpu": 0.25,
+    "since_s": 60.0,
+}
+BACKEND = {
+    "address": "192.0.2.21:80",
+    "state": "up",
+    "since_s": 5.0,
+    "check": "status 200",
+    "weight": 1,
+    "outstanding": 2,
+    "requests": 7,
+    "failures": 1,
+    "idle": 4,
+}
+PARTS: dict[str, Any] = {
+    "failover": {"state": "active", "owner": "192.0.2.1"},
+    "membership": {"members": {"a": MEMBER}, "missing": ["b"]},
+    "services": {"http": {"at": "192.0.2.100:80/tcp", "tls": False, "connections": 1, "accepted": 2, "requests": 3}},
+    "pools": {"web": {"w1": BACKEND}},
+}
+
+
+def make_view(drained: list[tuple[object, ...]] | None = None) -> NodeView:
+    counters = Counters()
+    counters.add("answers", "503")
+    heard = [] if drained is None else drained
+    return NodeView(
+        node="a",
+        array="shop",
+        version="1",
+        uptime_s=lambda: 61.23,
+        counters=counters,
+        parts={key: lambda value=value: value for key, value in PARTS.items()},  # type: ignore[misc]
+        drain=lambda *arguments: heard.append(arguments),
+        step_down=lambda: True,
+        drain_node=lambda draining: heard.append((draining,)),
+    )
+
+
+class TableTests(SynchronousTestCase):
+    """Plain text."""
+
+    def test_columns(self) -> None:
+        """As wide as their content, numbers to the right, truth in words, nothing for nothing."""
+        self.assertEqual(
+            table(["name", "n", "ok"], [["long name", 1, True], ["x", 22, None]]).splitlines(),
+            ["name        n  ok", "---------  --  ---", "long name   1  yes", "x          22"],
+        )
+
+    def test_no_rows(self) -> None:
+        """An empty table has its heads."""
+        self.assertEqual(table(["a"], []).splitlines(), ["a", "-"])
+
+    def test_array(self) -> None:
+        """Who is in, who owns the VIPs, who is missing."""
+        lines = array_table(PARTS).splitlines()
+        self.assertEqual(lines[2].split()[:4], ["a", "192.0.2.1", "owner", "yes"])
+        self.assertEqual(lines[3].split(), ["b", "missing", "no"])
+
+    def test_tolerant(self) -> None:
+        """A node without these parts has empty tables, not errors."""
+        for make in (array_table, services_table, pools_table):
+            self.assertEqual(len(make({}).splitlines()), 2)
+
+
+class ViewTests(SynchronousTestCase):
+    """One dictionary of everything."""
+
+    def test_json(self) -> None:
+        """It can be written as JSON, counters by label among it."""
+        status = json.loads(json.dumps(make_view().status()))
+        self.assertEqual(status["counters"], {"answers": {"503": 1}})
+        self.assertEqual(status["uptime_s"], 61.2)
+        self.assertEqual(status["pools"]["web"]["w1"]["requests"], 7)
+
+
+class MetricsTests(SynchronousTestCase):
+    """What Prometheus scrapes."""
+
+    def test_exposition(self) -> None:
+        """Counters, gauges and who owns the VIPs."""
+        text = exposition(make_view())
+        for line in (
+            'lbarray_answers_total{label="503"} 1.0',
+            'lbarray_connections{service="http"} 1.0',
+            'lbarray_requests_total{service="http"} 3.0',
+            'lbarray_backend_up{backend="w1",pool="web"} 1.0',
+            'lbarray_backend_outstanding{backend="w1",pool="web"} 2.0',
+            "lbarray_vip_owner 1.0",
+        ):
+            self.assertIn(line + "\n", text)
+
+
+class NamespaceTests(SynchronousTestCase):
+    """What the manhole offers."""
+
+    def test_names(self) -> None:
+        """Typing a name prints its table."""
+        names = namespace(make_view())
+        for name, word in (("array", "owner"), ("services", "192.0.2.100:80/tcp"), ("pools", "status 200")):
+            self.assertIn(word, repr(names[name]))
+        self.assertIn("answers 503", repr(names["node"]))
+
+    def test_actions(self) -> None:
+        """Draining a back end, draining the node, handing over."""
+        heard: list[tuple[object, ...]] = []
+        names: dict[str, Any] = namespace(make_view(heard))
+        names["pools"].drain("web", "w1")
+        self.assertEqual(names["node"].drain(), "draining")
+        self.assertEqual(names["node"].step_down(), "handed over")
+        self.assertEqual(heard, [("web", "w1", True), (True,)])
