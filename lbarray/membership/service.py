@@ -89,6 +89,7 @@ class MembershipService(Service):
         self._lost: IDelayedCall | None = None
         self._first_look: IDelayedCall | None = None
         self._wrong_keys: set[str] = set()
+        self._gave_up = False
         self._listeners: list[Callable[[Sequence[NodeReport]], None]] = []
         self._complained: dict[tuple[str, str], float] = {}
 
@@ -171,6 +172,7 @@ class MembershipService(Service):
         self._first_look = None
         if self._wrong_keys and not self._counters.total("heartbeats"):
             peers = ", ".join(sorted(self._wrong_keys))
+            self._gave_up = True
             self._alone_with_wrong_key(
                 SystemRefused(
                     f"join the array: the shared key in {self._key_hint} is wrong",
@@ -184,7 +186,7 @@ class MembershipService(Service):
         key = (source, error.why)
         if error.why == "wrong_key" and source in self._names:
             self._wrong_keys.add(self._names[source])
-            if self._first_look is not None:
+            if self._first_look is not None or self._gave_up:
                 return  # still finding out whose key it is; then it is said once
         if now - self._complained.get(key, -COMPLAIN_EVERY_S) < COMPLAIN_EVERY_S:
             return
