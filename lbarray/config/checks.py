@@ -36,6 +36,9 @@ def _array(config: Config) -> Iterator[Problem]:
             "addresses, but no array.nodes",
             "no vips in a standalone node; or the machines that share them, in array.nodes",
         )
+    for place, vip in enumerate(array.vips):
+        if vip.version == 6:
+            yield Problem(f"array.vips[{place}]", f'"{vip}"', "an IPv4 address: IPv6 is not served by an array yet")
     seen: dict[str, str] = {}
     for name, node in array.nodes.items():
         other = seen.setdefault(str(node.address), name)
@@ -45,6 +48,8 @@ def _array(config: Config) -> Iterator[Problem]:
                 f'"{node.address}", the same as node {other}',
                 "its own address",
             )
+        if node.address.version == 6:
+            yield Problem(f"array.nodes.{name}.address", f'"{node.address}"', "an IPv4 address, for now")
         if any(node.address == vip.ip for vip in array.vips):
             yield Problem(f"array.nodes.{name}.address", f'"{node.address}", which is a VIP', "the node's own address")
     if config.failover.interval > 40.95:

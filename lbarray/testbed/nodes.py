@@ -208,9 +208,10 @@ class Array:
 
     # Nodes
 
-    def start_node(self, name: str, *, config: Path | None = None) -> subprocess.Popen[bytes]:
-        """Start the daemon of one node."""
-        command = [*twistd(), "-n", "--pidfile=", "lbarray", "--config", str(config or self.config), "--node", name]
+    def start_node(self, name: str, *, config: Path | None = None, role: str = "node") -> subprocess.Popen[bytes]:
+        """Start the daemon of one node, with all roles or with one."""
+        options = ["--config", str(config or self.config), "--node", name]
+        command = [*twistd(), "-n", "--pidfile=", "lbarray", role, *options]
         with (self.folder / f"{name}.log").open("ab") as log:
             return self.host(name).start(*command, log=log)
 

@@ -14,7 +14,7 @@ from typing import Any
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from lbarray.testbed.namespaces import remove_leftovers, run
-from lbarray.testbed.nodes import BACKENDS, CDN, NODES, SITE, VIP, Array, wait_for
+from lbarray.testbed.nodes import BACKENDS, CDN, NODES, SITE, VIP, Array, twistd, wait_for
 
 NEEDED = ("ip", "nft", "nginx", "curl", "clang")
 
@@ -256,8 +256,6 @@ class RefusalTests(SynchronousTestCase):
             with (array.folder / "a.log").open("ab") as log:
                 command = ["-n", "--pidfile=", "lbarray", "--config", str(array.config), "--node", "a"]
                 drop = "-sys_admin,-bpf,-perfmon"
-                from lbarray.testbed.nodes import twistd
-
                 process = host.start("setpriv", f"--bounding-set={drop}", *twistd(), *command, log=log)
             self.assertNotEqual(process.wait(timeout=20), 0)
             self.assertIn("CAP_BPF", array.log_of("a"))
@@ -316,6 +314,50 @@ class ManholeTests(SynchronousTestCase):
 
 def _with_key(text: str) -> str:
     return text.replace('password_file = "manhole.password"', 'authorized_keys = "authorized_keys"')
+
+
+class RoleTests(SynchronousTestCase):
+    """Parts of a node, alone."""
+
+    def setUp(self) -> None:
+        need_namespaces()
+
+    def test_scheduler_and_workers(self) -> None:
+        """A scheduler that serves nobody itself, before workers that never own a VIP."""
+        with Array() as array:
+            for name in NODES:
+                array.host(name).kill()
+            roles = {"a": "worker", "b": "scheduler", "c": "worker"}
+            for name, role in roles.items():
+                array.start_node(name, role=role)
+            wait_for(lambda: array.owners() == ["b"], "the scheduler to own the VIP", 15, 0.1)
+
+            def rows() -> bool:
+                status = array.status("b")
+                workers = status["scheduler"]["workers"] if status else {}
+                return {name for name, worker in workers.items() if worker["rows"]} == {"a", "c"}
+
+            wait_for(rows, "rows for both workers", 15, 0.1)
+            for tls in (False, True):
+                answers = array.ask(array.load(count=30, tls=tls))
+                self.assertEqual([answer for answer in answers if not answer.good], [])
+                self.assertEqual({answer.node for answer in answers}, {"a", "c"})
+            self.assertEqual(array.owners(), ["b"])
+
+    def test_rewriting_proxy(self) -> None:
+        """``twistd lbarray rewrite`` in front of one site, without a file."""
+        with Array(nodes={"a": NODES["a"]}) as array:
+            host = array.host("a")
+            host.kill()
+            command = ["-n", "--pidfile=", "lbarray", "rewrite", "--listen", "10.77.0.1:8080"]
+            command += ["--site", f"{BACKENDS['w1']}:80", "--cdn", CDN, "--path", "/images/"]
+            with (array.folder / "a.log").open("ab") as log:
+                host.start(*twistd(), *command, log=log)
+
+            def page() -> str:
+                return array.client.run("curl", "-s", "http://10.77.0.1:8080/about.html", check=False)
+
+            self.assertIn(f"<img src=https://{CDN}/images/spade.png>", wait_for(page, "the page", 10, 0.1))
 
 
 class LeftoverTests(SynchronousTestCase):
