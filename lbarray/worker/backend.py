@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 from lbarray.http.framing import ResponseParser
 from lbarray.http.limits import Limits
 from lbarray.http.refusals import BadMessage
+from lbarray.worker.eager import make_eager
 
 if TYPE_CHECKING:
     from lbarray.worker.client import ClientConnection
@@ -96,6 +97,7 @@ class BackendConnection(Protocol):
     def connectionMade(self) -> None:
         self.connected_once = True
         self.transport.setTcpNoDelay(True)
+        make_eager(self.transport)
         client = self.client
         if client is None:  # it gave up while we were connecting
             self.transport.abortConnection()

@@ -24,6 +24,7 @@ from lbarray.http.refusals import BadMessage
 from lbarray.telemetry.counters import Counters
 from lbarray.values import ClientAddress, Outcome, ServiceId
 from lbarray.worker.backend import BackendConnection, BackendFactory
+from lbarray.worker.eager import make_eager
 
 __all__ = ["ClientConnection", "ClientFactory"]
 
@@ -96,6 +97,8 @@ class ClientConnection(Protocol):
             VIA,
         )
         self.deadline = factory.seconds() + factory.limits.header_timeout_s
+        # Under TLS it is the TCP connection below that sends.
+        make_eager(getattr(self.transport, "transport", self.transport) if factory.tls else self.transport)
         self.transport.registerProducer(self, True)
 
     def dataReceived(self, data: bytes) -> None:
@@ -384,10 +387,7 @@ class ClientConnection(Protocol):
         out = self._out
         if out and not self._lost:
             self.deadline = self.factory.seconds() + self.factory.limits.response_timeout_s
-            if len(out) == 1:
-                self.transport.write(out[0])
-            else:
-                self.transport.writeSequence(out)
+            self.transport.write(out[0] if len(out) == 1 else b"".join(out))
             self._out = []
 
     # After the response

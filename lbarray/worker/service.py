@@ -10,7 +10,7 @@ import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import LoopingCall
-from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 
 from lbarray.http.limits import Limits
 from lbarray.telemetry.counters import Counters
@@ -102,6 +102,8 @@ class WorkerService(Service):
             contexts = context_factory(spec.tls.certificate, spec.tls.key, service=spec.name)
             factory = TLSMemoryBIOFactory(contexts, False, factory)
             factory.noisy = False
+            # We write once per reading already; gathering small writes would only cost a timer each.
+            factory.protocol = TLSMemoryBIOProtocol
         listener = listening_socket(str(spec.service_id.address), spec.service_id.port)
         with listener:
             return self._reactor.adoptStreamPort(listener.fileno(), listener.family, factory)
