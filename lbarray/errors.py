@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import attrs
 
-__all__ = ["ArrayError", "BadConfig", "BadInput", "Problem", "SystemRefused"]
+__all__ = ["ArrayError", "BadConfig", "BadInput", "Problem", "SystemRefused", "Unreadable"]
 
 
 class ArrayError(Exception):
@@ -44,6 +44,22 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.key}: found {self.found}; accepted: {self.accepted}"
+
+
+class Unreadable(BadInput):
+    """Input of one kind that can be wrong in several ways.
+
+    :ivar why: which of them, the counter's label.
+    :ivar detail: for the operator.
+    """
+
+    def __init__(self, why: str, detail: str) -> None:
+        super().__init__(why, detail)
+        self.why = why
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return self.detail
 
 
 class BadConfig(ArrayError):

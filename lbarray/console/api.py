@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from twisted.application.service import Service
-from twisted.internet.error import CannotListenError
 from twisted.web.http import Request
 from twisted.web.resource import NoResource, Resource
 from twisted.web.server import Site
 
+from lbarray.console.listening import ConsolePort
 from lbarray.console.metrics import exposition
 from lbarray.console.tables import array_table, pools_table, services_table
 from lbarray.console.view import NodeView
-from lbarray.errors import SystemRefused
 
 __all__ = ["StatusService"]
 
@@ -58,32 +56,15 @@ class _QuietSite(Site):
         """Who reads the status is no event."""
 
 
-class StatusService(Service):
-    """Listens for those who want to know.
+class StatusService(ConsolePort):
+    """Listens for those who want to know, on a loopback address: there is no password."""
 
-    :param host: a loopback address: there is no password.
-    """
+    purpose = "status"
+    key = "console.status"
 
     def __init__(self, *, reactor: Any, host: str, port: int, view: NodeView) -> None:
-        self._reactor = reactor
-        self._host = host
-        self._port = port
+        super().__init__(reactor=reactor, host=host, port=port)
         self._view = view
-        self._listening: Any = None
 
-    def startService(self) -> None:
-        """:raises SystemRefused: the port is taken."""
-        try:
-            self._listening = self._reactor.listenTCP(self._port, status_site(self._view), interface=self._host)
-        except CannotListenError as error:
-            raise SystemRefused(
-                f"listen for the status on TCP {self._host}:{self._port}",
-                errno=getattr(error.socketError, "errno", 0) or 0,
-                advice=f"see who has it: ss -ltnp 'sport = :{self._port}'; or set console.status",
-            ) from None
-        super().startService()
-
-    def stopService(self) -> Any:
-        super().stopService()
-        listening, self._listening = self._listening, None
-        return listening.stopListening() if listening is not None else None
+    def make_factory(self) -> Site:
+        return status_site(self._view)

@@ -8,7 +8,6 @@ from typing import Any
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
-from twisted.application.service import Service
 from twisted.conch.checkers import InMemorySSHKeyDB, SSHPublicKeyChecker
 from twisted.conch.interfaces import IConchUser
 from twisted.conch.manhole import ColoredManhole
@@ -16,8 +15,8 @@ from twisted.conch.manhole_ssh import ConchFactory, TerminalRealm, TerminalSessi
 from twisted.conch.ssh.keys import BadKeyError, Key
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.portal import Portal
-from twisted.internet.error import CannotListenError
 
+from lbarray.console.listening import ConsolePort
 from lbarray.console.tables import array_table, pools_table, services_table, table
 from lbarray.console.view import NodeView
 from lbarray.errors import SystemRefused
@@ -126,12 +125,15 @@ class _Session(TerminalSession):
         self._process.loseConnection()
 
 
-class ManholeService(Service):
+class ManholeService(ConsolePort):
     """The prompt. Whoever enters can do whatever the daemon can: keep it on loopback.
 
     :param authorized_keys: public keys that may enter, as OpenSSH writes them.
     :param password_file: its first line is the password.
     """
+
+    purpose = "manhole"
+    key = "console.manhole.listen"
 
     def __init__(
         self,
@@ -145,17 +147,15 @@ class ManholeService(Service):
         state_dir: Path,
         view: NodeView,
     ) -> None:
-        self._reactor = reactor
-        self._host = host
-        self._port = port
+        super().__init__(reactor=reactor, host=host, port=port)
         self._user = user
         self._authorized_keys = authorized_keys
         self._password_file = password_file
         self._state_dir = state_dir
         self._view = view
-        self._listening: Any = None
 
-    def _factory(self) -> ConchFactory:
+    def make_factory(self) -> ConchFactory:
+        """:raises SystemRefused: a key is of no use."""
         realm = TerminalRealm()
         realm.sessionFactory = _Session
         realm.chainedProtocolFactory.protocolFactory = lambda _: ColoredManhole(namespace(self._view))
@@ -179,21 +179,3 @@ class ManholeService(Service):
         # Set through the instance's dictionary: the class declares them as plain octets, wrongly.
         vars(factory).update(publicKeys={key.sshType(): key.public()}, privateKeys={key.sshType(): key})
         return factory
-
-    def startService(self) -> None:
-        """:raises SystemRefused: the port is taken, or a key is of no use."""
-        factory = self._factory()
-        try:
-            self._listening = self._reactor.listenTCP(self._port, factory, interface=self._host)
-        except CannotListenError as error:
-            raise SystemRefused(
-                f"listen for the manhole on TCP {self._host}:{self._port}",
-                errno=getattr(error.socketError, "errno", 0) or 0,
-                advice=f"see who has it: ss -ltnp 'sport = :{self._port}'; or set console.manhole.listen",
-            ) from None
-        super().startService()
-
-    def stopService(self) -> Any:
-        super().stopService()
-        listening, self._listening = self._listening, None
-        return listening.stopListening() if listening is not None else None

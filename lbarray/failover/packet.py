@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 import attrs
 
-from lbarray.errors import BadInput
+from lbarray.errors import Unreadable
 from lbarray.values import Address
 
 __all__ = ["Advertisement", "BadAdvertisement", "decode", "encode", "from_ipv4_datagram"]
@@ -16,18 +16,10 @@ PROTOCOL = 112
 _FIXED = struct.Struct("!BBBBHH")
 
 
-class BadAdvertisement(BadInput):
+class BadAdvertisement(Unreadable):
     """Not an advertisement that we may listen to (RFC 9568 §7.1). ``why`` is its counter's label."""
 
     reason = "vrrp"
-
-    def __init__(self, why: str, detail: str) -> None:
-        super().__init__(why, detail)
-        self.why = why
-        self.detail = detail
-
-    def __str__(self) -> str:
-        return self.detail
 
 
 @attrs.frozen

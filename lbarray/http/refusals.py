@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from lbarray.errors import BadInput
+from lbarray.errors import Unreadable
 
 __all__ = ["BadMessage"]
 
 
-class BadMessage(BadInput):
+class BadMessage(Unreadable):
     """A message that cannot be understood in exactly one way.
 
     :ivar answer: the status its sender gets, if it is a client.
-    :ivar why: label of the counter.
     """
 
     reason = "http_message"
@@ -21,9 +20,4 @@ class BadMessage(BadInput):
 
     def __init__(self, why: str, detail: str, answer: int = 400) -> None:
         super().__init__(why, detail)
-        self.why = why
-        self.detail = detail
         self.answer = answer
-
-    def __str__(self) -> str:
-        return self.detail

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import attrs
 
-from lbarray.errors import BadInput
+from lbarray.errors import Unreadable
 from lbarray.values import Load, NodeReport, Role
 
 __all__ = ["BadHeartbeat", "Beat", "HeartbeatCodec", "Kind", "ReplayGuard"]
@@ -38,18 +38,10 @@ class _Flag(enum.IntFlag):
     DRAINING = 2
 
 
-class BadHeartbeat(BadInput):
+class BadHeartbeat(Unreadable):
     """A datagram that is not a fresh heartbeat of this array. ``why`` is its counter's label."""
 
     reason = "heartbeat"
-
-    def __init__(self, why: str, detail: str) -> None:
-        super().__init__(why, detail)
-        self.why = why
-        self.detail = detail
-
-    def __str__(self) -> str:
-        return self.detail
 
 
 @attrs.frozen

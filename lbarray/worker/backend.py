@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import typing
+from typing import Any
 
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from lbarray.http.framing import ResponseParser
+from lbarray.http.framing import ResponseParser, ResponseSink
 from lbarray.http.limits import Limits
 from lbarray.http.refusals import BadMessage
 from lbarray.worker.eager import make_eager
 
-if TYPE_CHECKING:
-    from lbarray.worker.client import ClientConnection
-
-__all__ = ["BackendConnection", "BackendFactory"]
+__all__ = ["Asker", "BackendConnection", "BackendFactory"]
 
 #: Octets of a request's content that wait for the connection before the client is paused.
 UNSENT_LIMIT = 65536
+
+
+class Asker(ResponseSink, typing.Protocol):
+    """Whose request a connection carries: hears the response, and what became of the connection."""
+
+    transport: Any
+
+    def backend_connected(self) -> None:
+        """It is open; what waited has been sent."""
+
+    def backend_unreachable(self, unsent: list[bytes]) -> None:
+        """It could not be opened; ``unsent`` is the request as far as it was handed over."""
+
+    def backend_broken(self, why: str) -> None:
+        """It ended before the response did, or what it carried is no response."""
+
+    def flush(self) -> None:
+        """All that one reading brought has been told."""
 
 
 class BackendConnection(Protocol):
@@ -32,7 +48,7 @@ class BackendConnection(Protocol):
     transport: Any
 
     def __init__(self, limits: Limits) -> None:
-        self.client: ClientConnection | None = None
+        self.client: Asker | None = None
         self.reused = False
         self.connected_once = False
         self.lost = False
@@ -43,7 +59,7 @@ class BackendConnection(Protocol):
         self._paused_client = False
         self._assignment: Any = None
 
-    def carry(self, client: ClientConnection, method: bytes, octets: list[bytes]) -> None:
+    def carry(self, client: Asker, method: bytes, octets: list[bytes]) -> None:
         """Send a request's head, and what there is of its content already."""
         self.client = client
         if self._parser is None:

@@ -17,8 +17,8 @@ from zope.interface import implementer
 
 from lbarray.errors import BadInput
 from lbarray.http.events import RequestHead, ResponseHead
-from lbarray.http.fields import VIA, end_to_end, reason_phrase
 from lbarray.http.framing import RequestParser
+from lbarray.http.heads import forwarded_fields, interim_octets, own_answer, request_octets, response_octets
 from lbarray.http.limits import Limits
 from lbarray.http.refusals import BadMessage
 from lbarray.telemetry.counters import Counters
@@ -30,8 +30,6 @@ __all__ = ["ClientConnection", "ClientFactory"]
 
 #: Methods whose repetition does what doing it once does (RFC 9110 §9.2.2).
 IDEMPOTENT = frozenset([b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"])
-#: Fields that say who the client is; what an unknown client says of itself is not passed on.
-FORWARDED = frozenset([b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded", b"x-real-ip"])
 
 
 class _Waiting:
@@ -90,12 +88,7 @@ class ClientConnection(Protocol):
         factory.accepted += 1
         peer = self.transport.getPeer()
         self._address = ClientAddress(peer.host, peer.port, factory.tls)
-        # Fixed for all requests of the connection.
-        self._forwarded = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nVia: %b\r\n" % (
-            peer.host.encode(),
-            b"https" if factory.tls else b"http",
-            VIA,
-        )
+        self._forwarded = forwarded_fields(peer.host, tls=factory.tls)
         self.deadline = factory.seconds() + factory.limits.header_timeout_s
         # Under TLS it is the TCP connection below that sends.
         make_eager(getattr(self.transport, "transport", self.transport) if factory.tls else self.transport)
@@ -169,28 +162,11 @@ class ClientConnection(Protocol):
         self._assignment = assignment
         for response_filter in factory.filters:
             response_filter.prepare(head)
-        self._head_octets = self._request_octets(head)
+        backend = assignment.backend
+        self._head_octets, self._request_chunked = request_octets(
+            head, self._forwarded, f"{backend.host}:{backend.port}" if not head.host else ""
+        )
         self._hand_over([self._head_octets])
-
-    def _request_octets(self, head: RequestHead) -> bytes:
-        kept, chunked, _ = end_to_end(head)
-        self._request_chunked = chunked
-        parts = [head.method, b" ", head.target, b" HTTP/1.1\r\n"]
-        add = parts.extend
-        host = b""
-        for name, value in kept:
-            lower = name.lower()
-            if lower == b"host":
-                host = value
-            elif lower in FORWARDED or (lower == b"expect" and head.version == (1, 0)):
-                continue
-            add((name, b": ", value, b"\r\n"))
-        if not host:
-            host = f"{self._assignment.backend.host}:{self._assignment.backend.port}".encode()
-            add((b"Host: ", host, b"\r\n"))
-        add((b"X-Forwarded-Host: ", host, b"\r\n", self._forwarded))
-        parts.append(b"Transfer-Encoding: chunked\r\n\r\n" if chunked else b"\r\n")
-        return b"".join(parts)
 
     def _hand_over(self, octets: list[bytes]) -> None:
         """Give the request to the assigned back end: over an idle connection, or over a new one."""
@@ -296,7 +272,7 @@ class ClientConnection(Protocol):
         status = head.status
         if status < 200:
             if request.version >= (1, 1):
-                self._out.append(self._interim_octets(head))
+                self._out.append(interim_octets(head))
             return
         self._response_begun = True
         self._status = status
@@ -305,43 +281,13 @@ class ClientConnection(Protocol):
             body_filter = response_filter.open(request, head)
             if body_filter is not None:
                 self._filters.append(body_filter)
-        self._out.append(self._response_octets(request, head))
-
-    def _interim_octets(self, head: ResponseHead) -> bytes:
-        kept, _, _ = end_to_end(head)
-        lines = b"".join(b"%b: %b\r\n" % pair for pair in kept)
-        return b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, lines)
-
-    def _response_octets(self, request: RequestHead, head: ResponseHead) -> bytes:
-        status = head.status
-        kept, _, has_length = end_to_end(head)
-        bodiless = request.method == b"HEAD" or status in (204, 304)
-        self._chunked = False
-        if not bodiless and not has_length:
-            if request.version >= (1, 1):
-                self._chunked = True
-            else:
-                self._keep_alive = False  # its end is the connection's (RFC 9112 §6.3)
-        if not self._request_complete:
-            self._keep_alive = False  # answered before the content was there: the rest has no place to go
-        parts = [b"HTTP/1.1 %d %b\r\n" % (status, head.reason)]
-        add = parts.extend
-        for name, value in kept:
-            add((name, b": ", value, b"\r\n"))
-        for name, value in self._assignment.response_fields:
-            add((name, b": ", value, b"\r\n"))
-        if self.factory.node_name:
-            backend = self._assignment.backend.name.encode()
-            add((b"X-Lbarray-Node: ", self.factory.node_name, b"\r\nX-Lbarray-Backend: ", backend, b"\r\n"))
-        add((b"Via: ", VIA, b"\r\n"))
-        if self._chunked:
-            parts.append(b"Transfer-Encoding: chunked\r\n")
-        if not self._keep_alive:
-            parts.append(b"Connection: close\r\n")
-        elif request.version == (1, 0):
-            parts.append(b"Connection: keep-alive\r\n")
-        parts.append(b"\r\n")
-        return b"".join(parts)
+        more = self._assignment.response_fields
+        if self.factory.node_field:
+            more = (*more, self.factory.node_field, (b"X-Lbarray-Backend", self._assignment.backend.name.encode()))
+        # Answered before the content was there: the rest of it has no place to go.
+        keep_alive = self._keep_alive and self._request_complete
+        octets, self._chunked, self._keep_alive = response_octets(request, head, more, keep_alive=keep_alive)
+        self._out.append(octets)
 
     def response_body(self, data: bytes) -> None:
         if self._closing:
@@ -428,21 +374,10 @@ class ClientConnection(Protocol):
         """Our own answer to the request in hand."""
         request = self._request
         self.factory.counters.add("answers", str(status))
-        reason = reason_phrase(status)
-        content = b"%d %b\n" % (status, reason)
-        keep = self._keep_alive and request is not None and (self._request_complete or not request.has_body)
-        self._keep_alive = keep
-        head = b"HTTP/1.1 %d %b\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n%b\r\n" % (
-            status,
-            reason,
-            len(content),
-            b"" if keep and request is not None and request.version >= (1, 1) else b"Connection: close\r\n",
-        )
-        if request is not None and request.version == (1, 0):
-            self._keep_alive = False
-        if request is not None and request.method == b"HEAD":
-            content = b""
-        self._out.append(head + content)
+        complete = request is not None and (self._request_complete or not request.has_body)
+        self._keep_alive = self._keep_alive and complete and request is not None and request.version >= (1, 1)
+        head_only = request is not None and request.method == b"HEAD"
+        self._out.append(own_answer(status, head_only=head_only, keep_alive=self._keep_alive))
         self.flush()
         self._done()
 
@@ -555,7 +490,7 @@ class ClientFactory(ServerFactory):
         self.filters = tuple(filters)
         self.limits = limits
         self.counters = counters
-        self.node_name = node_name.encode()
+        self.node_field = (b"X-Lbarray-Node", node_name.encode()) if node_name else None
         self.connections: set[ClientConnection] = set()
         self.accepted = 0
         self.requests_begun = 0
