@@ -6,7 +6,7 @@ import importlib
 import sys
 from pathlib import Path
 
-NAMES = ("scheduler", "http")
+NAMES = ("http", "tls", "rewrite", "scheduler", "failover")
 
 
 def main() -> int:
