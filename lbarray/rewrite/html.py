@@ -32,16 +32,18 @@ _TEXT_ONLY = (b"script", b"style", b"textarea", b"title", b"xmp", b"iframe", b"n
 _WANTED = b"|".join(sorted({*PLACES, *_TEXT_ONLY, b"base"}))
 _COMMENT = rb"<!--(?:-?>|(?:[^-]++|-(?!-!?>))*+--!?>)"
 
+# Only the names are compared without case: a flag for the whole would slow every set of characters down.
+_NAMED = rb"(?i:" + _WANTED + rb")(?=[" + _SPACE + rb"/>])"
 _SKIP = re.compile(
     rb"(?:[^<]++"
+    rb"|</[a-zA-Z0-9]++>"
     rb"|<(?=[^a-zA-Z/!?])"
-    rb"|<(?!(?:" + _WANTED + rb")[" + _SPACE + rb"/>])[a-zA-Z][^" + _SPACE + rb"/>]*+" + _ATTRIBUTES + rb"|</[a-zA-Z][^"
-    rb"" + _SPACE + rb"/>]*+" + _ATTRIBUTES + rb"|</(?=[^a-zA-Z])[^>]*+>"
+    rb"|<(?!" + _NAMED + rb")[a-zA-Z][^" + _SPACE + rb"/>]*+(?:>|" + _ATTRIBUTES + rb")"
+    rb"|</[a-zA-Z][^" + _SPACE + rb"/>]*+" + _ATTRIBUTES + rb"|</(?=[^a-zA-Z])[^>]*+>"
     rb"|" + _COMMENT + rb"|<!(?!--)[^>]*+>"
-    rb"|<\?[^>]*+>)*+",
-    re.IGNORECASE,
+    rb"|<\?[^>]*+>)*+"
 )
-_TAG = re.compile(rb"<(" + _WANTED + rb")(?=[" + _SPACE + rb"/>])" + _ATTRIBUTES, re.IGNORECASE)
+_TAG = re.compile(rb"<(" + _NAMED + rb")" + _ATTRIBUTES)
 _PAIR = re.compile(
     rb"[" + _SPACE + rb"/]*+(" + _NAME + rb")(?:" + _EQUALS + rb"(\"[^\"]*+\"|'[^']*+'|[^" + _SPACE + rb">\"'][^"
     rb"" + _SPACE + rb">]*+|(?=>)))?+"
@@ -133,26 +135,27 @@ class HtmlRewriter:
     ) -> int:
         found: list[tuple[int, int, Kind]] = []
         loads = name != b"link"
-        seen: set[bytes] = set()
-        at = tag.end(1)
-        while (pair := _PAIR.match(data, at, tag.end())) and pair.end() > at:
-            at = pair.end()
+        seen: list[bytes] = []
+        for pair in _PAIR.finditer(data, tag.end(1), tag.end()):
             attribute = pair[1].lower()
             kind = places.get(attribute)
-            if (kind is None and attribute != b"rel") or attribute in seen or pair[2] is None:
+            if (kind is None and (loads or attribute != b"rel")) or attribute in seen:
                 continue
-            seen.add(attribute)  # of two attributes of one name the second does not count (§13.2.5.33)
             start, end = pair.span(2)
-            if data[start : start + 1] in (b'"', b"'"):
+            if start < 0:  # no value
+                continue
+            seen.append(attribute)  # of two attributes of one name the second does not count (§13.2.5.33)
+            if data[start] in b"\"'":
                 start, end = start + 1, end - 1
             if kind is not None:
                 found.append((start, end, kind))
-            elif not loads:
+            else:
                 loads = not LINK_TYPES.isdisjoint(data[start:end].lower().split())
         if not loads:
             return done
         for start, end, kind in found:
-            for first, last in _spans(data, start, end, kind):
+            spans = _candidates(data, start, end) if kind is Kind.SRCSET else [_without_space(data, start, end)]
+            for first, last in spans:
                 moved = self._moved(data[first:last])
                 if moved is not None:
                     out.append(data[done:first])
@@ -223,12 +226,15 @@ class HtmlRewriter:
         return max(at, len(data) - octets), True
 
 
-def _spans(data: bytes, start: int, end: int, kind: Kind) -> list[tuple[int, int]]:
-    """Where the URLs of one attribute value stand, without the white space around them."""
-    if kind is Kind.SRCSET:
-        return [(start + first, start + last) for first, last in candidate_urls(data[start:end])]
+def _candidates(data: bytes, start: int, end: int) -> list[tuple[int, int]]:
+    """Where the URLs of a srcset stand."""
+    return [(start + first, start + last) for first, last in candidate_urls(data[start:end])]
+
+
+def _without_space(data: bytes, start: int, end: int) -> tuple[int, int]:
+    """A URL may have white space around it (WHATWG HTML, valid URL potentially surrounded by spaces)."""
     while start < end and data[start] in b"\t\n\f\r ":
         start += 1
     while end > start and data[end - 1] in b"\t\n\f\r ":
         end -= 1
-    return [(start, end)]
+    return start, end
