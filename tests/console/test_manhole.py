@@ -1,0 +1,69 @@
+"""Who may enter the manhole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from twisted.conch.interfaces import IConchUser
+from twisted.cred.credentials import UsernamePassword
+from twisted.cred.error import UnauthorizedLogin, UnhandledCredentials
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from lbarray.console.manhole import ManholeService
+from lbarray.errors import SystemRefused
+from tests.console.test_console import make_view
+
+
+class ManholeTests(SynchronousTestCase):
+    """Passwords, keys and the host's own key."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+
+    def make(self, *, keys: str | None = None, password: str | None = None) -> ManholeService:
+        paths: list[Path | None] = []
+        for name, text in (("authorized_keys", keys), ("password", password)):
+            paths.append(None if text is None else self.folder / name)
+            if text is not None:
+                (self.folder / name).write_text(text)
+        return ManholeService(
+            reactor=Clock(),
+            host="127.0.0.1",
+            port=4722,
+            user="admin",
+            authorized_keys=paths[0],
+            password_file=paths[1],
+            state_dir=self.folder / "state",
+            view=make_view(),
+        )
+
+    def login(self, service: ManholeService, user: bytes, password: bytes) -> Any:
+        return service.make_factory().portal.login(UsernamePassword(user, password), None, IConchUser)
+
+    def test_password(self) -> None:
+        """The first line of the file, and nothing else."""
+        service = self.make(password="right\nsecond\n")
+        self.successResultOf(self.login(service, b"admin", b"right"))
+        for user, password in ((b"admin", b"second"), (b"admin", b""), (b"root", b"right")):
+            self.failureResultOf(self.login(service, user, password), UnauthorizedLogin)
+
+    def test_no_password_with_keys(self) -> None:
+        """Where only keys may enter, no password does."""
+        service = self.make(keys="# nobody yet\n")
+        self.failureResultOf(self.login(service, b"admin", b""), UnhandledCredentials)
+
+    def test_damaged_keys(self) -> None:
+        """A line that is no key is named by its number."""
+        error: SystemRefused = self.assertRaises(SystemRefused, self.make(keys="# x\nssh-rsa nonsense\n").make_factory)
+        self.assertIn("line 2", str(error))
+
+    def test_host_key(self) -> None:
+        """Made once, readable by its owner only, the same at the next start."""
+        first = self.make(password="x").make_factory()
+        again = self.make(password="x").make_factory()
+        self.assertEqual(first.publicKeys, again.publicKeys)
+        path = self.folder / "state" / "manhole_host_key"
+        self.assertEqual(path.stat().st_mode & 0o777, 0o600)
