@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from lbarray.http.events import RequestHead, ResponseHead
@@ -17,6 +18,8 @@ __all__ = ["RewriteFilter"]
 _HTML = (b"text/html", b"application/xhtml+xml")
 #: Charsets in which an octet below 0x80 may be part of another character: tags cannot be found by octets.
 _NOT_ASCII = (b"utf-16", b"utf-32", b"utf-7", b"iso-2022", b"hz-gb", b"ucs-", b"csiso2022", b"unicode")
+#: Coded octets that may come before any content: a gzip member's head has its file's name, a zstd skippable frame more.
+_LONGEST_CODING_HEAD = 65536
 _WIDE_BOMS = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -32,8 +35,15 @@ class RewriteFilter:
         self._counters = counters
 
     def prepare(self, request: RequestHead) -> None:
-        """Ask for codings that we can read only (RFC 9110 §12.5.3)."""
+        """Ask for codings that we can read only (RFC 9110 §12.5.3), and for pages whole.
+
+        A part of a page joined to one that was rewritten would be neither, so a reader who navigates gets
+        no ranges (RFC 9110 §14.2: they are optional). Media players, who need them, do not ask for HTML.
+        """
         fields = request.fields
+        if request.get(b"range") is not None and b"text/html" in (request.get(b"accept") or b"").lower():
+            request.remove(b"range")
+            request.remove(b"if-range")
         for place, (name, value) in enumerate(fields):
             if len(name) == 15 and name.lower() == b"accept-encoding":
                 fields[place] = (name, _readable(value))
@@ -59,9 +69,10 @@ class RewriteFilter:
         adjust(response)
         self._counters.add("rewrite_pages")
         rewriter = HtmlRewriter(self._rules, Page(request.host, request.path))
+        page = (request.host + request.path).decode("latin-1")
         if request.method == b"HEAD":
-            return _Rewriting(rewriter, None, None, self._counters)
-        return _Rewriting(rewriter, reader, coder(coding) if reader else None, self._counters)
+            return _Rewriting(rewriter, None, None, self._counters, page)
+        return _Rewriting(rewriter, reader, coder(coding) if reader else None, self._counters, page)
 
     def status(self) -> dict[str, object]:
         """What the console shows."""
@@ -79,17 +90,26 @@ class RewriteFilter:
 class _Rewriting:
     """One response."""
 
+    _log = Logger()
+
     def __init__(
-        self, rewriter: HtmlRewriter, reader: Decoder | None, writer: Coder | None, counters: Counters
+        self, rewriter: HtmlRewriter, reader: Decoder | None, writer: Coder | None, counters: Counters, page: str
     ) -> None:
         self._rewriter: HtmlRewriter | None = rewriter
         self._reader = reader
         self._writer = writer
         self._counters = counters
+        self._page = page
         self._begun = False
+        self._first = b""
+        self._unread = b""
+        self._decoded = False
         self._broken = False
+        self._untouched = False
 
     def feed(self, data: bytes) -> bytes:
+        if self._untouched:
+            return data
         if self._broken:
             return b""
         if self._reader is None or self._writer is None:
@@ -97,12 +117,26 @@ class _Rewriting:
         out = []
         try:
             for piece in self._reader.decode(data):
-                out.append(self._writer.code(self._rewritten(piece)))
+                if piece:
+                    self._decoded = True
+                    out.append(self._writer.code(self._rewritten(piece)))
         except BrokenCoding:
-            # What was readable has left; the rest has no meaning. The client sees an end that is too early.
             self._counters.add("rewrite_bail_out", "coding")
+            if not self._decoded:
+                # Nothing has left: the client gets what the back end sent, and may make sense of it.
+                self._untouched = True
+                return self._unread + data
+            # What was readable has left; the rest has no meaning. The client sees an end that is too early.
             self._broken = True
             return b"".join(out)
+        if not self._decoded:
+            self._unread += data
+            if len(self._unread) > _LONGEST_CODING_HEAD:
+                self._counters.add("rewrite_bail_out", "coding")
+                self._untouched = True
+                return self._unread
+            return b""
+        self._unread = b""
         # The back end has sent so much and perhaps waits with the rest: the client is to see it.
         out.append(self._writer.flush())
         return b"".join(out)
@@ -111,8 +145,12 @@ class _Rewriting:
         rewriter = self._rewriter
         if rewriter is None:
             return data
-        if not self._begun and data:
-            self._begun = True
+        if not self._begun:
+            # One octet alone does not tell yet whether it begins a byte order mark.
+            self._first += data
+            if len(self._first) < 2:
+                return b""
+            data, self._first, self._begun = self._first, b"", True
             if data.startswith(_WIDE_BOMS):
                 self._counters.add("rewrite_left", "charset")
                 self._rewriter = None
@@ -124,15 +162,28 @@ class _Rewriting:
             self._tally()
             given: bytes = stopped.args[0]
             return given + rewriter.finish()
+        except Exception:
+            # Our mistake, not the page's: nothing of this piece has left, so all of it goes as it came.
+            self._counters.add("rewrite_bail_out", "error")
+            self._log.failure("rewriting of {page} failed; it goes on as it came", page=self._page)
+            self._tally()
+            return rewriter.held + data
 
     def finish(self) -> bytes:
-        rest = self._rewriter.finish() if self._rewriter is not None else b""
+        rest = self._first
+        if self._rewriter is not None:
+            rest += self._rewriter.finish()
         self._tally()
-        if self._writer is None:
+        if self._untouched or self._writer is None or self._reader is None:
             return rest
-        if self._broken:
-            return b""
-        return self._writer.code(rest) + self._writer.finish()
+        if self._broken or (not self._reader.ended and not self._decoded):
+            return self._unread
+        coded = self._writer.code(rest)
+        if not self._reader.ended:
+            # Cut short by the back end: no proper end of ours may hide that from the client.
+            self._counters.add("rewrite_bail_out", "cut_short")
+            return coded + self._writer.flush()
+        return coded + self._writer.finish()
 
     def _tally(self) -> None:
         rewriter, self._rewriter = self._rewriter, None

@@ -14,7 +14,14 @@ __all__ = ["READABLE", "BrokenCoding", "Coder", "Decoder", "coder", "decoder"]
 #: Codings that we read and write, as in Accept-Encoding.
 READABLE = (b"gzip", b"br", b"zstd", b"deflate", b"x-gzip")
 
+#: Octets of plain content that are at hand at a time, about: a small coded piece may stand for gigabytes.
 _PIECE = 1 << 18
+#: At worst 16 MiB come of it.
+_ZSTD_SLICE = 512
+#: What RFC 9659 lets a sender ask for.
+_ZSTD_WINDOW = 1 << 23
+_GZIP = zlib.MAX_WBITS + 16
+_MEMBER = b"\x1f"
 
 
 class BrokenCoding(Exception):
@@ -23,6 +30,10 @@ class BrokenCoding(Exception):
 
 class Decoder(Protocol):
     """Coded content in, plain content out, in pieces of bounded size."""
+
+    @property
+    def ended(self) -> bool:
+        """The content is complete."""
 
     def decode(self, data: bytes) -> Iterator[bytes]:
         """:raises BrokenCoding: it cannot be read."""
@@ -42,14 +53,36 @@ class Coder(Protocol):
 
 
 class _ZlibDecoder:
+    """gzip, of one member or several (RFC 1952 §2.2); deflate with its zlib wrapper or, as some servers
+    send it, without: browsers read both (RFC 9110 §8.4.1.2)."""
+
     def __init__(self, window: int) -> None:
+        self._window = window
         self._stream = zlib.decompressobj(window)
+        self._head = b""
+        self._known = window == _GZIP
+
+    @property
+    def ended(self) -> bool:
+        return self._stream.eof
 
     def decode(self, data: bytes) -> Iterator[bytes]:
+        if not self._known:
+            data = self._head = self._head + data
+            if len(data) < 2:
+                return
+            self._known = True
+            wrapped = data[0] & 15 == 8 and (data[0] << 8 | data[1]) % 31 == 0  # RFC 1950 §2.2
+            if not wrapped:
+                self._stream = zlib.decompressobj(-zlib.MAX_WBITS)
         try:
-            while data and not self._stream.eof:
+            while data:
+                if self._stream.eof:
+                    if self._window != _GZIP or not data.startswith(_MEMBER):
+                        return  # padding behind the end, which browsers pass over as well
+                    self._stream = zlib.decompressobj(self._window)
                 yield self._stream.decompress(data, _PIECE)
-                data = self._stream.unconsumed_tail
+                data = self._stream.unused_data if self._stream.eof else self._stream.unconsumed_tail
         except zlib.error as error:
             raise BrokenCoding(str(error)) from None
 
@@ -58,23 +91,51 @@ class _BrotliDecoder:
     def __init__(self) -> None:
         self._stream = brotli.Decompressor()
 
+    @property
+    def ended(self) -> bool:
+        return bool(self._stream.is_finished())
+
     def decode(self, data: bytes) -> Iterator[bytes]:
         try:
-            yield self._stream.process(data)
+            if self._stream.is_finished():
+                return
+            # It may call itself finished while it still has output: only an empty answer says there is no more.
+            while piece := self._stream.process(data, output_buffer_limit=_PIECE):
+                yield piece
+                data = b""
         except brotli.error as error:
             raise BrokenCoding(str(error)) from None
 
 
 class _ZstdDecoder:
     def __init__(self) -> None:
-        # 8 MiB of window are what RFC 9659 lets a sender ask for.
-        self._stream = zstandard.ZstdDecompressor(max_window_size=1 << 23).decompressobj()
+        self._stream = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj()
+
+    @property
+    def ended(self) -> bool:
+        return self._stream.eof
 
     def decode(self, data: bytes) -> Iterator[bytes]:
+        # The library has no limit on output, and four octets may stand for a block of 128 KiB.
+        gathered: list[bytes] = []
+        size = 0
         try:
-            yield self._stream.decompress(data)
+            for at in range(0, len(data), _ZSTD_SLICE):
+                left = data[at : at + _ZSTD_SLICE]
+                while left:
+                    if self._stream.eof:  # another frame follows (RFC 8878 §3)
+                        self._stream = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj()
+                    piece = self._stream.decompress(left)
+                    left = self._stream.unused_data if self._stream.eof else b""
+                    gathered.append(piece)
+                    size += len(piece)
+                if size >= _PIECE:
+                    yield b"".join(gathered)
+                    gathered, size = [], 0
         except zstandard.ZstdError as error:
             raise BrokenCoding(str(error)) from None
+        if size:
+            yield b"".join(gathered)
 
 
 class _ZlibCoder:
@@ -122,9 +183,9 @@ class _ZstdCoder:
 def decoder(coding: bytes) -> Decoder | None:
     """A reader of this coding, ``None`` if we have none."""
     if coding in (b"gzip", b"x-gzip"):
-        return _ZlibDecoder(31)
+        return _ZlibDecoder(_GZIP)
     if coding == b"deflate":
-        return _ZlibDecoder(15)
+        return _ZlibDecoder(zlib.MAX_WBITS)
     if coding == b"br":
         return _BrotliDecoder()
     return _ZstdDecoder() if coding == b"zstd" else None
@@ -133,7 +194,7 @@ def decoder(coding: bytes) -> Decoder | None:
 def coder(coding: bytes) -> Coder:
     """A writer of a coding that :func:`decoder` reads."""
     if coding in (b"gzip", b"x-gzip"):
-        return _ZlibCoder(31)
+        return _ZlibCoder(_GZIP)
     if coding == b"deflate":
-        return _ZlibCoder(15)
+        return _ZlibCoder(zlib.MAX_WBITS)
     return _BrotliCoder() if coding == b"br" else _ZstdCoder()

@@ -152,3 +152,45 @@ class RewriteFilterTests(SynchronousTestCase):
         """Pages and URLs are counted."""
         self.through([BEFORE])
         self.assertEqual((self.filter.status()["pages"], self.filter.status()["urls"]), (1, 20))
+
+    def test_range_of_a_page(self) -> None:
+        """Who navigates gets the page whole; who plays a film gets his range."""
+        for accept, kept in ((b"text/html,*/*;q=0.8", None), (b"*/*", b"bytes=5-")):
+            request = RequestHead(b"GET", b"/", [(b"Range", b"bytes=5-"), (b"Accept", accept)])
+            self.filter.prepare(request)
+            self.assertEqual(request.get(b"range"), kept)
+
+    def test_mark_in_pieces(self) -> None:
+        """The byte order mark is seen however it is cut; a page of one octet comes out."""
+        page = "\ufeff<img src=/static/x>".encode("utf-16-le")
+        self.assertEqual(self.through([page[:1], page[1:]]), page)
+        self.assertEqual(self.through([b"x"]), b"x")
+
+    def test_own_mistake(self) -> None:
+        """When the rewriter itself fails, the page goes on as it came, once, and the log names it."""
+        body, _ = self.opened((b"Content-Type", b"text/html"))
+        first = body.feed(b"<img src=/static/x><img src=")
+        self.patch(self.filter._rules, "moved", None)
+        rest = body.feed(b"/static/y>") + body.feed(b"<img src=/static/z>") + body.finish()
+        self.assertEqual(first + rest, b"<img src=https://cdn.example/static/x><img src=/static/y><img src=/static/z>")
+        self.assertEqual(self.counters.get("rewrite_bail_out", "error"), 1)
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+
+    def test_wrong_coding(self) -> None:
+        """A page that is not coded as its field says passes as it came."""
+        for name in (b"gzip", b"br", b"zstd"):
+            for pieces in ([BEFORE], [BEFORE[:1], BEFORE[1:]]):
+                self.assertEqual(self.through(pieces, (b"Content-Encoding", name)), BEFORE, name)
+
+    def test_cut_short(self) -> None:
+        """A coded page that ends too early does not get a proper end from us."""
+        out = self.through([gzip(BEFORE + b"<p>" * 5000)[:-9]], (b"Content-Encoding", b"gzip"))
+        stream = zlib.decompressobj(31)
+        self.assertTrue(stream.decompress(out).startswith(AFTER))
+        self.assertFalse(stream.eof)
+        self.assertEqual(self.counters.get("rewrite_bail_out", "cut_short"), 1)
+
+    def test_empty(self) -> None:
+        """No content stays no content, also where a coding was promised."""
+        for fields in ((), ((b"Content-Encoding", b"gzip"),)):
+            self.assertEqual(self.through([], *fields), b"")
