@@ -66,6 +66,9 @@ class RewriteFilter:
         if reader is None and coding not in (b"", b"identity"):
             self._counters.add("rewrite_left", "coding")
             return None
+        if not self._rules.permitted_by(response.get_all(b"content-security-policy")):
+            self._counters.add("rewrite_left", "csp")
+            return None
         adjust(response)
         self._counters.add("rewrite_pages")
         rewriter = HtmlRewriter(self._rules, Page(request.host, request.path))

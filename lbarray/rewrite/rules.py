@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import attrs
 
+from lbarray.rewrite.csp import permits
+
 __all__ = ["CdnRules", "Page"]
 
 #: Tabs, line ends, backslashes and others that browsers drop or turn round in URLs: what they make of such a
@@ -47,6 +49,10 @@ class CdnRules:
         name = authority.lower()
         name = name.removesuffix(_PORTS.get(scheme, b":443"))
         return name in self._own or name == page.host
+
+    def permitted_by(self, policies: Sequence[bytes]) -> bool:
+        """These Content-Security-Policy values let a page load what the CDN serves."""
+        return not policies or permits(policies, self.origin, self._paths)
 
     def moved(self, url: bytes, page: Page) -> bytes | None:
         """The CDN's URL for a URL of ``page``, or ``None``: it stays as it is.

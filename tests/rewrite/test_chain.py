@@ -61,6 +61,7 @@ class RewriteFilterTests(SynchronousTestCase):
             ([(b"Content-Type", b"text/html"), (b"ETag", b'"x"')], 304),
             ([(b"ETag", b'"x"')], 200),
             ([(b"Content-Type", b"text/html"), (b"Cache-Control", b"public, No-Transform")], 200),
+            ([(b"Content-Type", b"text/html"), (b"Content-Security-Policy", b"img-src 'self'")], 200),
             ([(b"Content-Type", b"text/html; charset=UTF-16LE")], 200),
             ([(b"Content-Type", b"text/html"), (b"Content-Encoding", b"exotic")], 200),
         ):
