@@ -24,7 +24,7 @@ from typing import Self
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["CONTENDER_CPU", "LOAD_CPU", "Bench", "busy_s", "cpu_of", "ratio_table", "wrk"]
+__all__ = ["CONTENDER_CPU", "LOAD_CPU", "Bench", "cpu_of", "idle_s", "ratio_table", "wrk"]
 
 CONTENDER_CPU, LOAD_CPU = 0, 1
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -40,12 +40,12 @@ def cpu_of(pid: int) -> float:
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks.iterdir()) / 1e9
 
 
-def busy_s(cpu: int = CONTENDER_CPU) -> float:
-    """Seconds since boot in which a processor was not idle."""
+def idle_s(cpu: int = CONTENDER_CPU) -> float:
+    """Seconds since boot in which a processor was idle: the kernel measures these, and only samples the others."""
     for line in Path("/proc/stat").read_text().splitlines():
         if line.startswith(f"cpu{cpu} "):
             ticks = [int(word) for word in line.split()[1:9]]
-            return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+            return (ticks[3] + ticks[4]) / os.sysconf("SC_CLK_TCK")
     raise LookupError(f"no processor {cpu}")
 
 

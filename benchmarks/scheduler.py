@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from benchmarks.harness import CONTENDER_CPU, LOAD_CPU, Bench, Row, busy_s, ratio_table, wrk
+from benchmarks.harness import CONTENDER_CPU, LOAD_CPU, Bench, Row, idle_s, ratio_table, wrk
 from lbarray.testbed.namespaces import Host, Network
 
 VIP = "10.78.0.100"
@@ -23,11 +23,12 @@ def main() -> None:
     with Network() as network, Bench() as bench:
         client = network.add("client", "10.78.0.1/24")
         scheduler = network.add("scheduler", "10.78.0.2/24", f"{VIP}/24")
-        _steer(client, LOAD_CPU)
-        _steer(scheduler, CONTENDER_CPU)
+        network.steer("client", host_cpu=LOAD_CPU, port_cpu=LOAD_CPU)
+        network.steer("scheduler", host_cpu=CONTENDER_CPU, port_cpu=LOAD_CPU)
         (bench.folder / "1m").write_bytes(b"x" * (1 << 20))
         for name, address in WORKERS.items():
             _worker(bench, network.add(name, f"{address}/24"), name)
+            network.steer(name, host_cpu=LOAD_CPU, port_cpu=LOAD_CPU)
         contenders = {
             "haproxy tcp": lambda: _haproxy(bench, scheduler),
             "lbarray": lambda: _lbarray(bench, network, scheduler),
@@ -48,13 +49,7 @@ def main() -> None:
             ratio_table("scheduler", load, measured, against="haproxy tcp", columns=["rps", "us"])
 
 
-def _steer(host: Host, cpu: int) -> None:
-    mask = f"{1 << cpu:x}"
-    host.run("sh", "-c", f"echo {mask} > /sys/class/net/{Host.INTERFACE}/queues/rx-0/rps_cpus")
-
-
 def _worker(bench: Bench, host: Host, name: str) -> None:
-    _steer(host, LOAD_CPU)
     host.run("sysctl", "-qw", "net.ipv4.conf.all.arp_ignore=1", "net.ipv4.conf.all.arp_announce=2")
     host.run("ip", "addr", "add", f"{VIP}/32", "dev", "lo")
     small = "h" * 50
@@ -102,9 +97,10 @@ def _root() -> str:
 
 
 def _measure(client: Host, path: str, connections: int, *options: str) -> Row:
-    before = busy_s()
+    began, idle = time.monotonic(), idle_s()
     row = wrk(f"http://{VIP}/{path}", *options, connections=connections, inside=client.inside())
-    row["us"] = (busy_s() - before) * 1e6 / max(1.0, row["requests"])
+    busy = time.monotonic() - began - (idle_s() - idle)
+    row["us"] = max(0.0, busy) * 1e6 / max(1.0, row["requests"])
     return row
 
 

@@ -170,6 +170,16 @@ class Network:
             run(["ip", "-n", namespace, "addr", "add", each, "dev", interface])
         return host
 
+    def steer(self, name: str, *, host_cpu: int, port_cpu: int) -> None:
+        """Let one processor do the receiving work of a host's interface, and one that of its port at the switch."""
+        host = self.hosts[name]
+        for namespace, interface, cpu in (
+            (host.namespace, Host.INTERFACE, host_cpu),
+            (self._switch, f"p-{name}"[:15], port_cpu),
+        ):
+            path = f"/sys/class/net/{interface}/queues/rx-0/rps_cpus"
+            run(["ip", "netns", "exec", namespace, "sh", "-c", f"echo {1 << cpu:x} > {path}"])
+
     def link(self, name: str, up: bool) -> None:
         """Pull the host's cable at the switch, or plug it in again."""
         port = f"p-{name}"[:15]
