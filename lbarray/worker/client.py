@@ -32,6 +32,10 @@ __all__ = ["ClientConnection", "ClientFactory"]
 IDEMPOTENT = frozenset([b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"])
 
 
+#: Seconds for which a client's input is still read after our last answer.
+LINGER_S = 2.0
+
+
 class _Waiting:
     """A pipelined request that is not begun yet."""
 
@@ -64,6 +68,7 @@ class ClientConnection(Protocol):
         self._queue_paused = False
         self._lost = False
         self._closing = False
+        self._lingers = False
         # Of the request in hand.
         self._request: RequestHead | None = None
         self._request_complete = False
@@ -342,6 +347,7 @@ class ClientConnection(Protocol):
         self._filters = []
         self._response_begun = False
         if not self._keep_alive or self._lost:
+            self._lingers = self._lingers or not self._request_complete
             self._request = None
             self._close()
             return
@@ -390,15 +396,27 @@ class ClientConnection(Protocol):
             return
         self._give_up(Outcome.CLIENT_GONE)
         self._keep_alive = False
+        self._lingers = True
         self._request = None
         self._answer(error.answer)
 
     def _close(self) -> None:
-        if not self._closing:
-            self._closing = True
-            self.transport.unregisterProducer()
-            if self._queue_paused:
-                self.transport.resumeProducing()
+        """End the connection once everything is written.
+
+        A client that is still sending must be able to read our last answer: closing a socket with unread input
+        resets it, and the answer is lost. So only our side is closed, and what comes is read and dropped
+        until the client closes its own, or its time is up (RFC 9112 §9.6).
+        """
+        if self._closing:
+            return
+        self._closing = True
+        self.transport.unregisterProducer()
+        if self._queue_paused:
+            self.transport.resumeProducing()
+        self.deadline = self.factory.seconds() + LINGER_S
+        if self._lingers and not self.factory.tls:
+            self.transport.loseWriteConnection()
+        else:
             self.transport.loseConnection()
 
     def _abort(self) -> None:
@@ -429,7 +447,6 @@ class ClientConnection(Protocol):
             else:
                 counters.add("timeouts", "idle")
                 self._close()
-                self.deadline = self.factory.seconds() + 5.0
         elif self._response_begun:
             counters.add("timeouts", "response_body")
             self._give_up(Outcome.TIMED_OUT)

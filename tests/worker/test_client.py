@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import ClientCreator, Factory, Protocol
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
@@ -108,14 +109,16 @@ class Requests:
         return Assigned(self, 0)
 
 
+@implementer(IHalfCloseableProtocol)
 class Client(Protocol):
-    """Reads until told otherwise."""
+    """Reads until told otherwise; knows that one side may close before the other."""
 
     transport: Any
 
     def __init__(self) -> None:
         self.got = b""
         self.closed = False
+        self.reason = ""
         self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
 
     def dataReceived(self, data: bytes) -> None:
@@ -124,7 +127,16 @@ class Client(Protocol):
 
     def connectionLost(self, reason: Any = None) -> None:
         self.closed = True
+        self.reason = reason.type.__name__
         self._look()
+
+    def readConnectionLost(self) -> None:
+        """The other side sends no more; we may."""
+        self.closed = True
+        self._look()
+
+    def writeConnectionLost(self) -> None:
+        """Not of interest."""
 
     def _look(self) -> None:
         for each in list(self._waiting):
@@ -500,6 +512,36 @@ class EngineTests(TestCase):
             client.transport.write(octets)
             await client.until(lambda client=client: client.closed)  # type: ignore[misc]
             self.assertEqual(client.got[:12], b"HTTP/1.1 " + status)
+
+    async def test_refused_upload_reads_its_answer(self) -> None:
+        """A client that is in the middle of sending gets the whole answer, not a reset connection."""
+        self.serve(answer(OK))
+        for octets, status in (
+            (self.get(b"/", b"Content-Length: 5000000", method=b"POST"), b"413"),
+            (self.get(b"/", b"Host: b", b"Content-Length: 90000", method=b"POST"), b"400"),
+        ):
+            client = await self.connect()
+            client.transport.write(octets + bytes(5_000_000))
+            await client.until(lambda client=client: client.got.endswith(b"\n"))  # type: ignore[misc]
+            self.assertTrue(client.got.startswith(b"HTTP/1.1 " + status))
+            await deferLater(reactor, 0.2)
+            self.assertEqual(client.reason, "")
+            client.transport.loseConnection()
+            await client.until(lambda client=client: bool(client.reason))  # type: ignore[misc]
+            self.assertEqual(client.reason, "ConnectionDone")
+
+    async def test_lingering_ends(self) -> None:
+        """A client that never stops sending is cut off in the end."""
+        self.serve(answer(OK))
+        client = await self.connect()
+        client.transport.write(b"GET / HTTP/1.1\r\n\r\n")
+        await client.until(lambda: client.got.endswith(b"\n"))
+        await deferLater(reactor, 0.02)
+        for connection in self.factory.connections:
+            connection.deadline = 0.0
+        self.factory.sweep()
+        await client.until(lambda: bool(client.reason))
+        self.assertEqual(self.factory.connections, set())
 
     async def test_client_leaves(self) -> None:
         """A client that leaves takes its back-end connection with it; nothing counts against the back end."""
