@@ -540,7 +540,7 @@ class EngineTests(TestCase):
         for connection in self.factory.connections:
             connection.deadline = 0.0
         self.factory.sweep()
-        await client.until(lambda: bool(client.reason))
+        await deferLater(reactor, 0.05)
         self.assertEqual(self.factory.connections, set())
 
     async def test_client_leaves(self) -> None:
