@@ -7,6 +7,7 @@ from zope.interface import implementer
 
 from lbarray.http.events import RequestHead, ResponseHead
 from lbarray.interfaces import IBodyFilter, IResponseFilter
+from lbarray.rewrite.charset import WIDE_MARKS, ascii_inside
 from lbarray.rewrite.codings import READABLE, BrokenCoding, Coder, Decoder, coder, decoder
 from lbarray.rewrite.html import HtmlRewriter, TagTooLong
 from lbarray.rewrite.rules import CdnRules, Page
@@ -16,11 +17,8 @@ from lbarray.telemetry.counters import Counters
 __all__ = ["RewriteFilter"]
 
 _HTML = (b"text/html", b"application/xhtml+xml")
-#: Charsets in which an octet below 0x80 may be part of another character: tags cannot be found by octets.
-_NOT_ASCII = (b"utf-16", b"utf-32", b"utf-7", b"iso-2022", b"hz-gb", b"ucs-", b"csiso2022", b"unicode")
 #: Coded octets that may come before any content: a gzip member's head has its file's name, a zstd skippable frame more.
 _LONGEST_CODING_HEAD = 65536
-_WIDE_BOMS = (b"\xff\xfe", b"\xfe\xff")
 
 
 @implementer(IResponseFilter)
@@ -52,13 +50,12 @@ class RewriteFilter:
         kind = response.get(b"content-type")
         if kind is None or response.status in (204, 206, 304) or response.status < 200:
             return None
-        media, _, parameters = kind.partition(b";")
-        if media.strip().lower() not in _HTML:
+        if kind.partition(b";")[0].strip().lower() not in _HTML:
             return None
         if any(b"no-transform" in value.lower() for value in response.get_all(b"cache-control")):
             self._counters.add("rewrite_left", "no_transform")
             return None
-        if any(charset in parameters.lower() for charset in _NOT_ASCII):
+        if not ascii_inside(kind):
             self._counters.add("rewrite_left", "charset")
             return None
         coding = (response.get(b"content-encoding") or b"").strip().lower()
@@ -83,6 +80,7 @@ class RewriteFilter:
         return {
             "pages": counters.get("rewrite_pages"),
             "urls": counters.get("rewrite_urls"),
+            "tags_left": counters.by_label("rewrite_tags_left"),
             "left": counters.by_label("rewrite_left"),
             "bail_outs": counters.by_label("rewrite_bail_out"),
             "cdn": self._rules.origin.decode(),
@@ -154,7 +152,7 @@ class _Rewriting:
             if len(self._first) < 2:
                 return b""
             data, self._first, self._begun = self._first, b"", True
-            if data.startswith(_WIDE_BOMS):
+            if data.startswith(WIDE_MARKS):
                 self._counters.add("rewrite_left", "charset")
                 self._rewriter = None
                 return data
@@ -190,8 +188,16 @@ class _Rewriting:
 
     def _tally(self) -> None:
         rewriter, self._rewriter = self._rewriter, None
-        if rewriter is not None and rewriter.rewritten:
-            self._counters.add("rewrite_urls", amount=rewriter.rewritten)
+        if rewriter is None:
+            return
+        for name, label, amount in (
+            ("rewrite_urls", "", rewriter.rewritten),
+            ("rewrite_tags_left", "tag_too_long", rewriter.long_tags),
+            ("rewrite_tags_left", "integrity", rewriter.unsigned),
+            ("rewrite_left", rewriter.left, 1 if rewriter.left else 0),
+        ):
+            if amount:
+                self._counters.add(name, label, amount)
 
 
 def _readable(accepted: bytes) -> bytes:

@@ -9,54 +9,33 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Mapping
 
-from lbarray.rewrite.places import LINK_TYPES, PLACES, Kind
+from lbarray.rewrite import tokens
+from lbarray.rewrite.charset import ascii_inside_by_meta
+from lbarray.rewrite.places import LINK_TYPES, PRELOADS_LEFT, Kind
 from lbarray.rewrite.rules import CdnRules, Page
 from lbarray.rewrite.srcset import candidate_urls
 
 __all__ = ["LONGEST_TAG", "HtmlRewriter", "TagTooLong"]
 
-#: Octets of one tag that are held while its end is awaited.
+#: Octets of one tag that are held while its end is awaited. Of a longer one nothing is changed.
 LONGEST_TAG = 32768
 
-_SPACE = rb"\t\n\f\r "
-_NAME = rb"(?:=[^" + _SPACE + rb"/>=]*+|[^" + _SPACE + rb"/>=]++)"
-_VALUE = rb"(?:\"[^\"]*+\"|'[^']*+'|[^" + _SPACE + rb">\"'][^" + _SPACE + rb">]*+|(?=>))"
-_EQUALS = rb"[" + _SPACE + rb"]*+=[" + _SPACE + rb"]*+"
-# A name with "=" must have its value in the buffer: otherwise the tag is not complete yet.
-_ATTRIBUTE = _NAME + rb"(?:" + _EQUALS + _VALUE + rb"|(?!" + _EQUALS + rb"))"
-_ATTRIBUTES = rb"(?:[" + _SPACE + rb"/]*+" + _ATTRIBUTE + rb")*+[" + _SPACE + rb"/]*+>"
-
-#: Elements whose content is no markup (§13.2.6.2: raw text and escapable raw text).
-_TEXT_ONLY = (b"script", b"style", b"textarea", b"title", b"xmp", b"iframe", b"noembed", b"noframes", b"plaintext")
-_WANTED = b"|".join(sorted({*PLACES, *_TEXT_ONLY, b"base"}))
-_COMMENT = rb"<!--(?:-?>|(?:[^-]++|-(?!-!?>))*+--!?>)"
-
-# Only the names are compared without case: a flag for the whole would slow every set of characters down.
-_NAMED = rb"(?i:" + _WANTED + rb")(?=[" + _SPACE + rb"/>])"
-_SKIP = re.compile(
-    rb"(?:[^<]++"
-    rb"|</[a-zA-Z0-9]++>"
-    rb"|<(?=[^a-zA-Z/!?])"
-    rb"|<(?!" + _NAMED + rb")[a-zA-Z][^" + _SPACE + rb"/>]*+(?:>|" + _ATTRIBUTES + rb")"
-    rb"|</[a-zA-Z][^" + _SPACE + rb"/>]*+" + _ATTRIBUTES + rb"|</(?=[^a-zA-Z])[^>]*+>"
-    rb"|" + _COMMENT + rb"|<!(?!--)[^>]*+>"
-    rb"|<\?[^>]*+>)*+"
-)
-_TAG = re.compile(rb"<(" + _NAMED + rb")" + _ATTRIBUTES)
-_PAIR = re.compile(
-    rb"[" + _SPACE + rb"/]*+(" + _NAME + rb")(?:" + _EQUALS + rb"(\"[^\"]*+\"|'[^']*+'|[^" + _SPACE + rb">\"'][^"
-    rb"" + _SPACE + rb">]*+|(?=>)))?+"
-)
-_COMMENT_END = re.compile(rb"--!?>")
-_SCRIPT_MARK = re.compile(rb"<!--|-->|<script(?=[\t\n\f\r />])|</script(?=[\t\n\f\r />])", re.IGNORECASE)
-_ENDS = {name: re.compile(rb"</" + name + rb"(?=[\t\n\f\r />])", re.IGNORECASE) for name in _TEXT_ONLY}
+_ENDS = tokens.ENDS
+# Where we are, when not in markup nor in an element whose content is text.
 _MARKUP = b""
 _IN_COMMENT = b"!--"
+_IN_DECLARATION = b"!"
+_IN_CDATA = b"![CDATA["
+_IN_TAG = b"<"
+_REST = b"*"
+#: What ends it, and how many octets of that may have come already.
+_UNTIL = {_IN_DECLARATION: (b">", 0), _IN_CDATA: (b"]]>", 2)}
 
 
 class TagTooLong(Exception):
-    """A tag beyond :data:`LONGEST_TAG`: nothing of it is rewritten, nor of what follows."""
+    """A name, or a value without quotation marks, beyond :data:`LONGEST_TAG`: nothing that follows is rewritten."""
 
 
 class HtmlRewriter:
@@ -64,16 +43,26 @@ class HtmlRewriter:
 
     :param page: where relative URLs start.
     :ivar rewritten: how many URLs were changed.
+    :ivar long_tags: how many tags were beyond :data:`LONGEST_TAG`.
+    :ivar unsigned: how many tags with ``integrity`` stayed as they are for want of ``crossorigin``.
+    :ivar left: why the rest of the page stays as it is; ``""`` as long as it does not.
     """
 
     def __init__(self, rules: CdnRules, page: Page) -> None:
         self._rules = rules
         self._page = page
+        self._places = tokens.finders(rules.attributes)
         self._based = False
         self._held = b""
         self._inside = _MARKUP
+        self._after = _MARKUP
+        self._quote = b""
         self._script_depth = 0
+        self._foreign_depth = 0
         self.rewritten = 0
+        self.long_tags = 0
+        self.unsigned = 0
+        self.left = ""
 
     @property
     def held(self) -> bytes:
@@ -93,7 +82,11 @@ class HtmlRewriter:
                 at, stuck, changed = self._markup(data, at, out, done)
                 done = changed
             if stuck:
-                break
+                if self._inside or size - at <= LONGEST_TAG:
+                    break
+                at = self._long(data, at)
+                if not self._inside:
+                    break
         out.append(data[done:at])
         self._held = data[at:]
         if len(self._held) > LONGEST_TAG:
@@ -108,61 +101,147 @@ class HtmlRewriter:
 
     def _markup(self, data: bytes, at: int, out: list[bytes], done: int) -> tuple[int, bool, int]:
         """On to behind the next tag of interest: (where, no further without more data, given out up to)."""
-        skipped = _SKIP.match(data, at)
+        skipped = tokens.SKIP.match(data, at)
         assert skipped is not None  # it matches the empty string as well
         at = skipped.end()
         if at == len(data):
             return at, True, done
-        tag = _TAG.match(data, at)
+        tag = tokens.TAG.match(data, at)
         if tag is None:
-            if data.startswith(b"<!--", at):
-                self._inside = _IN_COMMENT
-                return at, False, done
-            return at, True, done
+            at, stuck = self._no_tag(data, at)
+            return at, stuck, done
         name = tag[1].lower()
-        attributes = PLACES.get(name)
-        if attributes is not None:
-            done = self._tag(data, tag, name, attributes, out, done)
-        elif name == b"base" and not self._based:
-            self._base(tag)
+        end = tag.end()
+        if end - at > LONGEST_TAG:  # the same as if it had come in pieces
+            self.long_tags += 1
+        elif name in self._places:
+            done = self._tag(data, tag, name, out, done)
+        elif name == b"base":
+            if not self._based:
+                self._base(tag)
+        elif name == b"meta":
+            self._meta(tag)
+        closed = data[end - 2] == 0x2F
         if name in _ENDS:
-            self._inside = name
-            self._script_depth = 0
-        return tag.end(), False, done
+            # In SVG "/>" ends an element; an editor's empty <title/> is not the beginning of a text.
+            if not (closed and self._foreign_depth and name != b"script"):
+                self._inside = name
+                self._script_depth = 0
+        elif name in tokens.FOREIGN and not closed:
+            self._foreign_depth += 1
+        return end, False, done
 
-    def _tag(
-        self, data: bytes, tag: re.Match[bytes], name: bytes, places: dict[bytes, Kind], out: list[bytes], done: int
-    ) -> int:
-        found: list[tuple[int, int, Kind]] = []
-        loads = name != b"link"
-        seen: list[bytes] = []
-        for pair in _PAIR.finditer(data, tag.end(1), tag.end()):
+    def _no_tag(self, data: bytes, at: int) -> tuple[int, bool]:
+        if data.startswith(b"<!--", at):
+            self._inside = _IN_COMMENT
+            return at, False
+        if data.startswith(tokens.CDATA, at):
+            self._inside = _IN_CDATA if self._foreign_depth else _IN_DECLARATION  # §13.2.5.42
+            return at + len(tokens.CDATA), False
+        foreign = tokens.FOREIGN_END.match(data, at)
+        if foreign is not None:
+            self._foreign_depth = max(0, self._foreign_depth - 1)
+            return foreign.end(), False
+        return at, True
+
+    def _long(self, data: bytes, at: int) -> int:
+        """Into a tag or declaration that is too long to be held: it goes by, with its grammar kept."""
+        start = tokens.START.match(data, at)
+        if start is None:
+            if data[at + 1 : at + 2] in (b"!", b"?", b"/") and not data[at + 2 : at + 3].isalpha():
+                self._inside = _IN_DECLARATION
+            return at
+        self.long_tags += 1
+        self._inside, self._after, self._quote = _IN_TAG, _MARKUP, b""
+        name = start[1].lower()
+        ending = data.startswith(b"</", at)
+        if name in tokens.FOREIGN:
+            self._foreign_depth = max(0, self._foreign_depth + (-1 if ending else 1))
+        elif name in _ENDS and not ending:
+            self._after = name
+            self._script_depth = 0
+        return start.end()
+
+    def _in_tag(self, data: bytes, at: int) -> tuple[int, bool]:
+        if self._quote:
+            end = data.find(self._quote, at)
+            if end < 0:
+                return len(data), True
+            self._quote = b""
+            at = end + 1
+        whole = tokens.WHOLE_ATTRIBUTES.match(data, at)
+        assert whole is not None  # it matches the empty string as well
+        at = whole.end()
+        if data.startswith(b">", at):
+            self._inside = self._after
+            return at + 1, False
+        begun = tokens.BEGUN_VALUE.match(data, at)
+        if begun is None:
+            return at, True
+        self._quote = begun[1]
+        return begun.end(), False
+
+    def _tag(self, data: bytes, tag: re.Match[bytes], name: bytes, out: list[bytes], done: int) -> int:
+        places, find = self._places[name]
+        at, end = tag.span(1)[1], tag.end()
+        found: dict[bytes, tuple[int, int]] = {}
+        while (pair := find(data, at, end)) is not None:
+            at = pair.end()
             attribute = pair[1].lower()
-            kind = places.get(attribute)
-            if (kind is None and (loads or attribute != b"rel")) or attribute in seen:
+            if attribute in found:  # of two attributes of one name the second does not count (§13.2.5.33)
                 continue
-            start, end = pair.span(2)
-            if start < 0:  # no value
-                continue
-            seen.append(attribute)  # of two attributes of one name the second does not count (§13.2.5.33)
-            if data[start] in b"\"'":
-                start, end = start + 1, end - 1
-            if kind is not None:
-                found.append((start, end, kind))
-            else:
-                loads = not LINK_TYPES.isdisjoint(data[start:end].lower().split())
-        if not loads:
+            first, last = pair.span(2)
+            if last > first and data[first] in b"\"'":
+                first, last = first + 1, last - 1
+            found[attribute] = (first, last)
+        if name == b"link" and not _loads(data, found):
             return done
-        for start, end, kind in found:
-            spans = _candidates(data, start, end) if kind is Kind.SRCSET else [_without_space(data, start, end)]
-            for first, last in spans:
-                moved = self._moved(data[first:last])
-                if moved is not None:
-                    out.append(data[done:first])
-                    out.append(moved)
-                    done = last
-                    self.rewritten += 1
+        changes: list[tuple[int, int, bytes]] = []
+        for attribute, (first, last) in found.items():
+            kind = places.get(attribute)
+            if kind is None or first == last:
+                continue
+            if kind is Kind.URL:
+                self._change(data, *_without_space(data, first, last), changes)
+            else:
+                for begin, stop in candidate_urls(data[first:last]):
+                    self._change(data, first + begin, first + stop, changes)
+        if not changes:
+            return done
+        integrity = found.get(b"integrity")
+        if integrity is not None and b"crossorigin" not in found and integrity[0] < integrity[1]:
+            # From another origin browsers check, and use, only what was asked for with CORS (W3C SRI §3.3.2).
+            if not self._rules.add_crossorigin:
+                self.unsigned += 1
+                return done
+            changes.insert(0, (tag.end(1), tag.end(1), b' crossorigin="anonymous"'))
+            self.rewritten -= 1
+        for first, last, written in changes:
+            out.append(data[done:first])
+            out.append(written)
+            done = last
+        self.rewritten += len(changes)
         return done
+
+    def _change(self, data: bytes, first: int, last: int, changes: list[tuple[int, int, bytes]]) -> None:
+        moved = self._moved(data[first:last])
+        if moved is not None:
+            changes.append((first, last, moved))
+
+    def _meta(self, tag: re.Match[bytes]) -> None:
+        """What may forbid us the rest of the page: a charset that we cannot read, a policy against the CDN."""
+        values: dict[bytes, bytes] = {}
+        for pair in tokens.PAIR.finditer(tag.string, tag.end(1), tag.end()):
+            values.setdefault(pair[1].lower(), (pair[2] or b"").strip(b"\"'"))
+        about = values.get(b"http-equiv", b"").strip().lower()
+        content = html.unescape(values.get(b"content", b"").decode("latin-1")).encode("latin-1", "replace")
+        label = values.get(b"charset", content if about == b"content-type" else b"")
+        if not ascii_inside_by_meta(label):
+            self.left = "charset"
+        elif about == b"content-security-policy" and not self._rules.permitted_by([content]):
+            self.left = "csp"
+        if self.left:
+            self._inside = _REST
 
     def _moved(self, written: bytes) -> bytes | None:
         """A URL as it is written in the attribute; with character references taken into account."""
@@ -178,7 +257,7 @@ class HtmlRewriter:
 
     def _base(self, tag: re.Match[bytes]) -> None:
         at = tag.end(1)
-        while (pair := _PAIR.match(tag.string, at, tag.end())) and pair.end() > at:
+        while (pair := tokens.PAIR.match(tag.string, at, tag.end())) and pair.end() > at:
             at = pair.end()
             if pair[1].lower() == b"href" and pair[2] is not None:
                 self._based = True
@@ -190,13 +269,24 @@ class HtmlRewriter:
         """Through a comment or an element without markup: (where, no further without more data)."""
         if self._inside == _IN_COMMENT:
             # "<!-->" and "<!--->" are over at once; from there on only "-->" and "--!>" count.
-            end = _COMMENT_END.search(data, at + 2 if data.startswith(b"<!--", at) else at)
+            end = tokens.COMMENT_END.search(data, at + 2 if data.startswith(b"<!--", at) else at)
             if end is None:
                 return self._keep(data, at, 3)
             self._inside = _MARKUP
             return end.end(), False
         if self._inside == b"script":
             return self._script(data, at)
+        if self._inside == _IN_TAG:
+            return self._in_tag(data, at)
+        if self._inside == _REST:
+            return len(data), True
+        if self._inside in _UNTIL:
+            mark, octets = _UNTIL[self._inside]
+            place = data.find(mark, at)
+            if place < 0:
+                return self._keep(data, at, octets)
+            self._inside = _MARKUP
+            return place + len(mark), False
         end = _ENDS[self._inside].search(data, at)
         if end is None or self._inside == b"plaintext":
             return self._keep(data, at, len(self._inside) + 3)
@@ -205,7 +295,7 @@ class HtmlRewriter:
 
     def _script(self, data: bytes, at: int) -> tuple[int, bool]:
         """A script ends at its end tag, unless that one closes a ``<script`` within ``<!--`` (§13.2.5.20-31)."""
-        while mark := _SCRIPT_MARK.search(data, at):
+        while mark := tokens.SCRIPT_MARK.search(data, at):
             word = mark.group().lower()
             at = mark.end()
             if word == b"<!--":
@@ -226,9 +316,15 @@ class HtmlRewriter:
         return max(at, len(data) - octets), True
 
 
-def _candidates(data: bytes, start: int, end: int) -> list[tuple[int, int]]:
-    """Where the URLs of a srcset stand."""
-    return [(start + first, start + last) for first, last in candidate_urls(data[start:end])]
+def _loads(data: bytes, found: Mapping[bytes, tuple[int, int]]) -> bool:
+    """This ``link`` is of a kind that is loaded (WHATWG HTML §4.6.7)."""
+    if b"rel" not in found:
+        return False
+    first, last = found[b"rel"]
+    if LINK_TYPES.isdisjoint(data[first:last].lower().split()):
+        return False
+    first, last = found.get(b"as", (0, 0))
+    return data[first:last].lower() not in PRELOADS_LEFT
 
 
 def _without_space(data: bytes, start: int, end: int) -> tuple[int, int]:

@@ -38,10 +38,24 @@ class CdnRules:
     :param host: of the CDN, with port where it is unusual.
     :param paths: prefixes, such as ``/static/``.
     :param own_hosts: names that mean the site, besides the one a page was asked from.
+    :param attributes: of the site's own that hold URLs until a script makes use of them, such as ``data-src``.
+    :param add_crossorigin: give it to scripts and style sheets with ``integrity`` that lack it, and move them;
+        the CDN must then answer with CORS fields. Otherwise they stay.
     """
 
-    def __init__(self, *, host: str, scheme: str, paths: Sequence[str], own_hosts: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        host: str,
+        scheme: str,
+        paths: Sequence[str],
+        own_hosts: Sequence[str] = (),
+        attributes: Sequence[str] = (),
+        add_crossorigin: bool = False,
+    ) -> None:
         self.origin = f"{scheme}://{host}".encode()
+        self.attributes = tuple(sorted(name.lower().encode() for name in attributes))
+        self.add_crossorigin = add_crossorigin
         self._paths = tuple(path.encode() for path in paths)
         self._own = frozenset(name.lower().encode() for name in own_hosts)
 

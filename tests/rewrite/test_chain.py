@@ -126,12 +126,22 @@ class RewriteFilterTests(SynchronousTestCase):
         self.assertEqual(self.counters.get("rewrite_bail_out", "coding"), 1)
 
     def test_bail_out(self) -> None:
-        """Beyond an endless tag everything passes as it came, once."""
-        endless = b"<img src=/static/x><img alt='" + b"y" * (LONGEST_TAG + 5)
-        out = self.through([endless, b"'><img src=/static/z>"])
-        self.assertEqual(out, endless.replace(b"/static", b"https://cdn.example/static") + b"'><img src=/static/z>")
+        """Beyond a name without an end everything passes as it came, once."""
+        endless = b"<img src=/static/x><img " + b"y" * (LONGEST_TAG + 5)
+        out = self.through([endless, b"><img src=/static/z>"])
+        self.assertEqual(out, endless.replace(b"/static", b"https://cdn.example/static") + b"><img src=/static/z>")
         self.assertEqual(self.counters.get("rewrite_bail_out", "tag_too_long"), 1)
         self.assertEqual(self.counters.get("rewrite_urls"), 1)
+
+    def test_counts_what_it_left(self) -> None:
+        """Long tags, unsigned scripts and pages that forbid the rest of themselves can be seen."""
+        image = b"<img src='data:" + b"y" * LONGEST_TAG + b"'>"
+        script = b"<script src=/static/x integrity=sha256-x></script>"
+        meta = b"<meta http-equiv=Content-Security-Policy content='img-src &#39;self&#39;'>"
+        page = image + script + meta + b"<img src=/static/z>"
+        self.assertEqual(self.through([page]), page)
+        self.assertEqual(self.counters.by_label("rewrite_tags_left"), {"integrity": 1, "tag_too_long": 1})
+        self.assertEqual(self.counters.by_label("rewrite_left"), {"csp": 1})
 
     def test_wide_characters(self) -> None:
         """A byte order mark of UTF-16 overrules what the fields said."""

@@ -143,14 +143,95 @@ class HtmlTests(SynchronousTestCase):
         rewriter.feed(b"<img src=/static/x srcset='/static/y 1x, /z 2x'><img src=/z>")
         self.assertEqual(rewriter.rewritten, 2)
 
-    def test_endless_tag(self) -> None:
-        """A tag without an end is not held for ever; nothing of it is lost."""
+    def test_endless_name(self) -> None:
+        """A name without an end is not held for ever; nothing of it is lost."""
         rewriter = HtmlRewriter(RULES, Page(b"site.example", b"/"))
-        start = b"<img src=/static/x><img alt='"
-        given = rewriter.feed(start)
+        given = rewriter.feed(b"<img src=/static/x><img ")
         error: TagTooLong = self.assertRaises(TagTooLong, rewriter.feed, b"x" * (LONGEST_TAG + 1))
         whole = given + error.args[0] + rewriter.finish()
-        self.assertEqual(whole, rewrite(b"<img src=/static/x>") + b"<img alt='" + b"x" * (LONGEST_TAG + 1))
+        self.assertEqual(whole, rewrite(b"<img src=/static/x>") + b"<img " + b"x" * (LONGEST_TAG + 1))
+
+    def test_long_tags(self) -> None:
+        """A tag too long to be held goes by, and what follows it is rewritten; text in it is no tag."""
+        tag, long = b"<img src=/static/x>", b"y" * LONGEST_TAG
+        for start, inside in (
+            (b"<img src=/static/x alt='%' title= \">\" a=b / c  = 'd>'>", b""),
+            (b'<p\ntitle="%"' + tag + b"'", b""),
+            (b"<script data-x='%'>", tag + b"</script>"),
+            (b"</p class='%" + tag + b"'>", b""),
+            (b"<!DOCTYPE " + long + b">", b""),
+            (b"<?" + long + b">", b""),
+            (b"</ " + long + b">", b""),
+        ):
+            html = start.replace(b"%", long) + inside
+            for size in (len(html), 999, 7):
+                pieces = [html[at : at + size] for at in range(0, len(html), size)]
+                if size == 7:  # as a whole up to what is too long to be held, then in small pieces
+                    pieces = [
+                        html[: LONGEST_TAG + 30],
+                        *(html[at : at + 1] for at in range(LONGEST_TAG + 30, len(html))),
+                    ]
+                self.assertEqual(rewrite(html, [*pieces, tag]), html + rewrite(tag), start[:12])
+
+    def test_foreign(self) -> None:
+        """In SVG and MathML "/>" ends an element, and CDATA is text (WHATWG HTML §13.2.6.5)."""
+        tag = b"<img src=/static/x>"
+        for start in (
+            b"<svg><title/></svg>",
+            b"<svg viewBox='0 0 1 1'><style /></svg>",
+            b"<SVG><![CDATA[ <img src=/static/y> ]] ]]></SVG>",
+            b"<svg/><![CDATA[>",
+            b"<svg></svg ><![CDATA[ x>",
+            b"<svg><title><img src=/static/y></title></svg>",
+        ):
+            self.check(start + tag, start + rewrite(tag))
+        self.same(b"<title/>" + tag)
+        self.check(b"<svg><image xlink:href='/static/x'/>", b"<svg><image xlink:href='" + CDN + b"/static/x'/>")
+        self.same(b"<svg><use href='/static/x.svg#y'/></svg>")
+
+    def test_integrity(self) -> None:
+        """A script with a digest and without crossorigin would not run from elsewhere, so it stays, or gets it."""
+        bare = b"<script integrity=sha256-x src=/static/x></script>"
+        ready = b"<script integrity=sha256-x crossorigin src=%/static/x></script>"
+        self.same(bare)
+        self.check(ready.replace(b"%", b""), ready.replace(b"%", CDN))
+        self.check(b"<script integrity='' src=/static/x>", b"<script integrity='' src=" + CDN + b"/static/x>")
+        rules = CdnRules(host="cdn.example", scheme="https", paths=["/static/"], add_crossorigin=True)
+        rewriter = HtmlRewriter(rules, Page(b"site.example", b"/"))
+        wanted = b'<script crossorigin="anonymous" integrity=sha256-x src=' + CDN + b"/static/x></script>"
+        self.assertEqual(rewriter.feed(bare), wanted)
+        self.assertEqual(rewriter.rewritten, 1)
+
+    def test_preloads(self) -> None:
+        """What a script will ask for itself is not preloaded from elsewhere; a manifest speaks for its own site."""
+        self.same(b"<link rel=preload as=fetch href=/static/x.json>")
+        self.same(b"<link rel=manifest href=/static/x.json>")
+        self.check(
+            b"<link as=font rel=preload href=/static/x>", b"<link as=font rel=preload href=" + CDN + b"/static/x>"
+        )
+
+    def test_meta(self) -> None:
+        """A policy against the CDN, or a charset with escapes, ends the rewriting of a page."""
+        tag = b"<img src=/static/x>"
+        for meta in (
+            b'<meta http-equiv="content-security-policy" content="default-src \'self\'">',
+            b"<meta charset=ISO-2022-JP>",
+            b'<META http-equiv=Content-Type content="text/html; charset=iso-2022-jp">',
+        ):
+            self.check(tag + meta + tag, rewrite(tag) + meta + tag)
+        for meta in (
+            b"<meta charset=utf-16>",
+            b"<meta name=x content='iso-2022-jp'>",
+            b"<meta http-equiv=content-security-policy content='img-src *'>",
+        ):
+            self.check(meta + tag, meta + rewrite(tag))
+
+    def test_own_attributes(self) -> None:
+        """Attributes of a lazily loading site, where they are named."""
+        rules = CdnRules(host="cdn.example", scheme="https", paths=["/static/"], attributes=["data-src", "DATA-srcset"])
+        html = b"<img src=x Data-Src=%/static/x data-srcset='%/static/y 2x, z'>"
+        rewriter = HtmlRewriter(rules, Page(b"site.example", b"/"))
+        self.assertEqual(rewriter.feed(html.replace(b"%", b"")), html.replace(b"%", CDN))
 
     def test_long_comment_streams(self) -> None:
         """A comment or script of any length leaves while it comes."""

@@ -1,0 +1,121 @@
+"""The grammar of HTML's tokens, as far as it decides where tags begin and end (WHATWG HTML §13.2.5).
+
+Regular expressions over octets whose every loop is possessive: each is linear in its input. None matches a token
+that the buffer's end may have cut: what does not match waits for more.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+
+from lbarray.rewrite.places import PLACES, Kind, with_own
+
+__all__ = [
+    "BEGUN_VALUE",
+    "CDATA",
+    "COMMENT_END",
+    "ENDS",
+    "FOREIGN",
+    "FOREIGN_END",
+    "PAIR",
+    "SCRIPT_MARK",
+    "SKIP",
+    "START",
+    "TAG",
+    "WHOLE_ATTRIBUTES",
+    "finders",
+]
+
+_SPACE = rb"\t\n\f\r "
+_NAME = rb"(?:=[^" + _SPACE + rb"/>=]*+|[^" + _SPACE + rb"/>=]++)"
+_VALUE = rb"(?:\"[^\"]*+\"|'[^']*+'|[^" + _SPACE + rb">\"'][^" + _SPACE + rb">]*+|(?=>))"
+_EQUALS = rb"[" + _SPACE + rb"]*+=[" + _SPACE + rb"]*+"
+# A name with "=" must have its value in the buffer: otherwise the tag is not complete yet.
+_ATTRIBUTE = _NAME + rb"(?:" + _EQUALS + _VALUE + rb"|(?!" + _EQUALS + rb"))"
+_BETWEEN = rb"[" + _SPACE + rb"/]*+"
+_ATTRIBUTES = rb"(?:" + _BETWEEN + _ATTRIBUTE + rb")*+" + _BETWEEN + rb">"
+_NAME_ENDS = rb"(?=[" + _SPACE + rb"/>])"
+
+#: Elements whose content is no markup (§13.2.6.2: raw text and escapable raw text).
+_TEXT_ONLY = (b"script", b"style", b"textarea", b"title", b"xmp", b"iframe", b"noembed", b"noframes", b"plaintext")
+#: Where the rules of text-only elements, of ``/>`` and of CDATA are those of XML (§13.2.6.5).
+FOREIGN = (b"svg", b"math")
+_WANTED = b"|".join(sorted({*PLACES, *_TEXT_ONLY, *FOREIGN, b"base", b"meta"}))
+_COMMENT = rb"<!--(?:-?>|(?:[^-]++|-(?!-!?>))*+--!?>)"
+_FOREIGN_NAMED = rb"(?i:" + b"|".join(FOREIGN) + rb")" + _NAME_ENDS
+
+# Only the names are compared without case: a flag for the whole would slow every set of characters down.
+_NAMED = rb"(?i:" + _WANTED + rb")" + _NAME_ENDS
+#: From anywhere in markup to the next tag of interest, or to what is not complete.
+SKIP = re.compile(
+    rb"(?:[^<]++"
+    rb"|</(?!" + _FOREIGN_NAMED + rb")[a-zA-Z0-9]++>"
+    rb"|<(?=[^a-zA-Z/!?])"
+    rb"|<(?!" + _NAMED + rb")[a-zA-Z][^" + _SPACE + rb"/>]*+(?:>|" + _ATTRIBUTES + rb")"
+    rb"|</(?!" + _FOREIGN_NAMED + rb")[a-zA-Z][^" + _SPACE + rb"/>]*+" + _ATTRIBUTES + rb"|</(?=[^a-zA-Z])[^>]*+>"
+    rb"|" + _COMMENT + rb"|<!(?!--|\[CDATA\[)[^>]*+>"
+    rb"|<\?[^>]*+>)*+"
+)
+#: A whole tag of interest; its name.
+TAG = re.compile(rb"<(" + _NAMED + rb")" + _ATTRIBUTES)
+#: The end of SVG or MathML.
+FOREIGN_END = re.compile(rb"</" + _FOREIGN_NAMED + _ATTRIBUTES)
+CDATA = b"<![CDATA["
+#: The name of a tag that is not complete.
+START = re.compile(rb"</?([a-zA-Z][^" + _SPACE + rb"/>]*+)" + _NAME_ENDS)
+#: Attributes of a tag that is not complete, but for one that may go on.
+WHOLE_ATTRIBUTES = re.compile(
+    rb"(?:"
+    + _BETWEEN
+    + _NAME
+    + rb"(?:"
+    + _EQUALS
+    + _VALUE
+    + rb"(?!\Z)|(?=["
+    + _SPACE
+    + rb"]*+[^"
+    + _SPACE
+    + rb"=])))*+"
+    rb"" + _BETWEEN
+)
+#: An attribute up to its value's opening quotation mark.
+BEGUN_VALUE = re.compile(_NAME + _EQUALS + rb"([\"'])")
+_PAIR_VALUE = rb"(?:" + _EQUALS + rb"(" + _VALUE[3:-1] + rb"))?+"
+#: One attribute of a whole tag: its name, its value with quotation marks if it has one.
+PAIR = re.compile(_BETWEEN + rb"(" + _NAME + rb")" + _PAIR_VALUE)
+COMMENT_END = re.compile(rb"--!?>")
+SCRIPT_MARK = re.compile(rb"<!--|-->|<script(?=[\t\n\f\r />])|</script(?=[\t\n\f\r />])", re.IGNORECASE)
+#: Where text-only elements end.
+ENDS = {name: re.compile(rb"</" + name + rb"(?=[\t\n\f\r />])", re.IGNORECASE) for name in _TEXT_ONLY}
+
+
+Match = Callable[[bytes, int, int], "re.Match[bytes] | None"]
+
+#: What else decides about a ``link`` or ``script``.
+_CONDITIONS = {
+    b"link": (b"rel", b"as", b"integrity", b"crossorigin"),
+    b"script": (b"integrity", b"crossorigin"),
+}
+
+
+@lru_cache(maxsize=16)
+def finders(attributes: tuple[bytes, ...]) -> Mapping[bytes, tuple[Mapping[bytes, Kind], Match]]:
+    """By element: the places, and what finds them within a whole tag.
+
+    It matches from the place it is given, through other attributes, to behind the next one of interest; its groups
+    are those of :data:`PAIR`.
+
+    :param attributes: of the site's own, besides the standard's, as in :func:`lbarray.rewrite.places.with_own`.
+    """
+    found: dict[bytes, tuple[Mapping[bytes, Kind], Match]] = {}
+    for element, places in with_own(attributes).items():
+        names = sorted({*places, *_CONDITIONS.get(element, ())})
+        wanted = rb"(?i:" + b"|".join(re.escape(name) for name in names) + rb")(?=[" + _SPACE + rb"/>=])"
+        pattern = re.compile(
+            rb"(?:" + _BETWEEN + rb"(?!" + wanted + rb")" + _ATTRIBUTE + rb")*+" + _BETWEEN + rb"(" + wanted + rb")"
+            rb"" + _PAIR_VALUE
+        )
+        found[element] = (places, pattern.match)
+    return found
