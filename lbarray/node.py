@@ -234,7 +234,14 @@ class NodeService(MultiService):
         worker = config.worker
         if config.cdn is not None:
             cdn = config.cdn
-            rules = CdnRules(host=cdn.host, scheme=cdn.scheme, paths=cdn.paths, own_hosts=cdn.own_hosts)
+            rules = CdnRules(
+                host=cdn.host,
+                scheme=cdn.scheme,
+                paths=cdn.paths,
+                own_hosts=cdn.own_hosts,
+                attributes=cdn.attributes,
+                add_crossorigin=cdn.add_crossorigin,
+            )
             self.rewriting = RewriteFilter(rules=rules, counters=self.counters)
         return WorkerService(
             reactor=self._reactor,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import attrs
 
-from lbarray.config.scalars import PathPrefix, Text, one_of
+from lbarray.config.scalars import Flag, PathPrefix, Text, one_of
 
 __all__ = ["Cdn"]
 
@@ -19,9 +19,16 @@ class Cdn:
     :ivar paths: prefixes of the site's paths that the network serves.
     :ivar own_hosts: host names that mean the site itself in absolute URLs, besides the one the
         request was sent to.
+    :ivar attributes: of the site's own that hold addresses until a script makes use of them, such
+        as ``data-src`` and ``data-srcset``, on ``img``, ``source``, ``video`` and ``audio``.
+    :ivar add_crossorigin: give ``crossorigin`` to scripts and style sheets that have ``integrity``
+        without it, so that they can come from the network, which must then answer with
+        ``Access-Control-Allow-Origin``. Otherwise they stay where they are.
     """
 
     host: Text
     paths: tuple[PathPrefix, ...]
     scheme: Annotated[str, one_of("https", "http")] = "https"
     own_hosts: tuple[Text, ...] = ()
+    attributes: tuple[Text, ...] = ()
+    add_crossorigin: Flag = False

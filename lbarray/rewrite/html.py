@@ -23,6 +23,8 @@ __all__ = ["LONGEST_TAG", "HtmlRewriter", "TagTooLong"]
 LONGEST_TAG = 32768
 
 _ENDS = tokens.ENDS
+#: What a URL may have around it (WHATWG HTML §2.4.1).
+_SPACE = b"\t\n\f\r "
 # Where we are, when not in markup nor in an element whose content is text.
 _MARKUP = b""
 _IN_COMMENT = b"!--"
@@ -185,15 +187,13 @@ class HtmlRewriter:
         places, find = self._places[name]
         at, end = tag.span(1)[1], tag.end()
         found: dict[bytes, tuple[int, int]] = {}
-        while (pair := find(data, at, end)) is not None:
+        while pair := find(data, at, end):
             at = pair.end()
-            attribute = pair[1].lower()
-            if attribute in found:  # of two attributes of one name the second does not count (§13.2.5.33)
-                continue
             first, last = pair.span(2)
-            if last > first and data[first] in b"\"'":
+            if first < last and data[first] in b"\"'":
                 first, last = first + 1, last - 1
-            found[attribute] = (first, last)
+            # Of two attributes of one name the second does not count (§13.2.5.33).
+            found.setdefault(pair[1].lower(), (first, last))
         if name == b"link" and not _loads(data, found):
             return done
         changes: list[tuple[int, int, bytes]] = []
@@ -201,11 +201,16 @@ class HtmlRewriter:
             kind = places.get(attribute)
             if kind is None or first == last:
                 continue
+            value = data[first:last]
             if kind is Kind.URL:
-                self._change(data, *_without_space(data, first, last), changes)
+                written = value.strip(_SPACE)
+                if moved := self._moved(written):
+                    begin = first + value.find(written)
+                    changes.append((begin, begin + len(written), moved))
             else:
-                for begin, stop in candidate_urls(data[first:last]):
-                    self._change(data, first + begin, first + stop, changes)
+                for begin, stop in candidate_urls(value):
+                    if moved := self._moved(value[begin:stop]):
+                        changes.append((first + begin, first + stop, moved))
         if not changes:
             return done
         integrity = found.get(b"integrity")
@@ -222,11 +227,6 @@ class HtmlRewriter:
             done = last
         self.rewritten += len(changes)
         return done
-
-    def _change(self, data: bytes, first: int, last: int, changes: list[tuple[int, int, bytes]]) -> None:
-        moved = self._moved(data[first:last])
-        if moved is not None:
-            changes.append((first, last, moved))
 
     def _meta(self, tag: re.Match[bytes]) -> None:
         """What may forbid us the rest of the page: a charset that we cannot read, a policy against the CDN."""
@@ -325,12 +325,3 @@ def _loads(data: bytes, found: Mapping[bytes, tuple[int, int]]) -> bool:
         return False
     first, last = found.get(b"as", (0, 0))
     return data[first:last].lower() not in PRELOADS_LEFT
-
-
-def _without_space(data: bytes, start: int, end: int) -> tuple[int, int]:
-    """A URL may have white space around it (WHATWG HTML, valid URL potentially surrounded by spaces)."""
-    while start < end and data[start] in b"\t\n\f\r ":
-        start += 1
-    while end > start and data[end - 1] in b"\t\n\f\r ":
-        end -= 1
-    return start, end

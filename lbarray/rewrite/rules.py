@@ -75,6 +75,8 @@ class CdnRules:
         """
         if not url or url[0] in b"#?" or _ODD.search(url):
             return None
+        if url.startswith(self._paths) and not page.foreign and b"/." not in url and b"/%" not in url:
+            return self.origin + url  # most are written like this
         found = self._path_of(url, page)
         if found is None:
             return None

@@ -7,7 +7,7 @@ that the buffer's end may have cut: what does not match waits for more.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 
 from lbarray.rewrite.places import PLACES, Kind, with_own
@@ -42,12 +42,26 @@ _NAME_ENDS = rb"(?=[" + _SPACE + rb"/>])"
 _TEXT_ONLY = (b"script", b"style", b"textarea", b"title", b"xmp", b"iframe", b"noembed", b"noframes", b"plaintext")
 #: Where the rules of text-only elements, of ``/>`` and of CDATA are those of XML (§13.2.6.5).
 FOREIGN = (b"svg", b"math")
-_WANTED = b"|".join(sorted({*PLACES, *_TEXT_ONLY, *FOREIGN, b"base", b"meta"}))
 _COMMENT = rb"<!--(?:-?>|(?:[^-]++|-(?!-!?>))*+--!?>)"
-_FOREIGN_NAMED = rb"(?i:" + b"|".join(FOREIGN) + rb")" + _NAME_ENDS
 
-# Only the names are compared without case: a flag for the whole would slow every set of characters down.
-_NAMED = rb"(?i:" + _WANTED + rb")" + _NAME_ENDS
+
+def _any_of(names: Iterable[bytes]) -> bytes:
+    """A pattern of these names, whatever their case, as a tree of sets: alternatives that ``re`` can tell apart by
+    their first octet are several times as fast as the same under its flag for case."""
+    tails: dict[bytes, list[bytes]] = {}
+    for name in sorted(names, reverse=True):  # a longer one before its beginning
+        tails.setdefault(name[:1], []).append(name[1:])
+    branches = [
+        b"[" + first + first.upper() + b"]" + (_any_of(rest) if any(rest) else b"")
+        if first.isalpha()
+        else re.escape(first) + (_any_of(rest) if any(rest) else b"")
+        for first, rest in tails.items()
+    ]
+    return branches[0] if len(branches) == 1 else b"(?:" + b"|".join(branches) + b")"
+
+
+_FOREIGN_NAMED = _any_of(FOREIGN) + _NAME_ENDS
+_NAMED = _any_of({*PLACES, *_TEXT_ONLY, *FOREIGN, b"base", b"meta"}) + _NAME_ENDS
 #: From anywhere in markup to the next tag of interest, or to what is not complete.
 SKIP = re.compile(
     rb"(?:[^<]++"
@@ -111,8 +125,8 @@ def finders(attributes: tuple[bytes, ...]) -> Mapping[bytes, tuple[Mapping[bytes
     """
     found: dict[bytes, tuple[Mapping[bytes, Kind], Match]] = {}
     for element, places in with_own(attributes).items():
-        names = sorted({*places, *_CONDITIONS.get(element, ())})
-        wanted = rb"(?i:" + b"|".join(re.escape(name) for name in names) + rb")(?=[" + _SPACE + rb"/>=])"
+        names = {*places, *_CONDITIONS.get(element, ())}
+        wanted = _any_of(names) + rb"(?=[" + _SPACE + rb"/>=])"
         pattern = re.compile(
             rb"(?:" + _BETWEEN + rb"(?!" + wanted + rb")" + _ATTRIBUTE + rb")*+" + _BETWEEN + rb"(" + wanted + rb")"
             rb"" + _PAIR_VALUE
