@@ -323,6 +323,7 @@ class NodeService(MultiService):
             priority=own.priority,
             interval_s=config.failover.interval,
             preempt=config.failover.preempt,
+            preempt_delay_s=config.failover.preempt_delay or 0.0,
             peers=[peer for peer in others if isinstance(peer, IPv4Address)] if config.failover.unicast else [],
             counters=self.counters,
             journal=journal,

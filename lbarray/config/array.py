@@ -52,12 +52,14 @@ class Failover:
     :ivar interval: advertisement interval in seconds, 0.01 to 40.95; a dead owner is replaced in
         between 3 and 4 of them.
     :ivar preempt: a node of higher priority takes the VIPs back when it returns.
+    :ivar preempt_delay: but only after an owner of lower priority was heard for so long.
     :ivar unicast: advertise to each node's address instead of the multicast group.
     """
 
     virtual_router_id: Annotated[int, between(1, 255)] = 51
     interval: Seconds = 1.0
     preempt: Flag = True
+    preempt_delay: Seconds | None = None
     unicast: Flag = False
 
 

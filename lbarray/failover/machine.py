@@ -14,7 +14,21 @@ from lbarray.errors import ArrayError
 from lbarray.failover.packet import Advertisement
 from lbarray.values import Address
 
-__all__ = ["Advertise", "Announce", "Effect", "Machine", "NeverStarted", "ReleaseAddresses", "State", "TakeAddresses"]
+__all__ = [
+    "Advertise",
+    "Announce",
+    "Effect",
+    "Machine",
+    "NeverStarted",
+    "NobodyTook",
+    "ReleaseAddresses",
+    "State",
+    "TakeAddresses",
+    "WasFrozen",
+]
+
+#: Seconds between two announcements that a lower-priority owner provokes.
+REANNOUNCE_S = 1.0
 
 
 class State(enum.Enum):
@@ -51,7 +65,19 @@ class Announce:
     """Tell the segment that the addresses live here now."""
 
 
-Effect = Advertise | TakeAddresses | ReleaseAddresses | Announce
+@attrs.frozen
+class NobodyTook:
+    """A handover came to nothing: nobody took the addresses, so we keep them."""
+
+
+@attrs.frozen
+class WasFrozen:
+    """This process stood still for ``late_s`` seconds (SIGSTOP, a paused machine): say so."""
+
+    late_s: float
+
+
+Effect = Advertise | TakeAddresses | ReleaseAddresses | Announce | NobodyTook | WasFrozen
 
 
 class Machine:
@@ -61,23 +87,44 @@ class Machine:
     :param interval_s: our advertisement interval; as a backup, the Active Router's is learnt.
     :param source: the address our advertisements come from: breaks ties of priority (§6.4.3).
     :param preempt: take over from an Active Router of lower priority.
+    :param preempt_delay_s: but only after having heard it for so long.
+    :ivar priority: what we advertise: ``base_priority``, or more after :meth:`claim`.
     :ivar owner: who owns the addresses as far as we know; ``source`` when we do.
     :ivar deadline: when to call :meth:`tick`, in the clock of the ``now`` arguments; ``None`` for never.
     """
 
     def __init__(
-        self, *, router_id: int, priority: int, interval_s: float, source: Address, preempt: bool = True
+        self,
+        *,
+        router_id: int,
+        priority: int,
+        interval_s: float,
+        source: Address,
+        preempt: bool = True,
+        preempt_delay_s: float = 0.0,
     ) -> None:
         self.router_id = router_id
+        self.base_priority = priority
         self.priority = priority
         self.interval_s = interval_s
         self.source = source
         self.preempt = preempt
+        self.preempt_delay_s = preempt_delay_s
         self.state = State.INITIALIZE
         self.owner: Address | None = None
         self.deadline: float | None = None
         self._active_interval_s = interval_s
-        self._active_down = 0.0
+        self._owner_priority = 0
+        self._preempt_at: float | None = None
+        self._leaving_until: float | None = None
+        self._yielded = False
+        self._reannounce_at = 0.0
+        self._reassert_at = 0.0
+
+    @property
+    def leaving(self) -> bool:
+        """A handover is under way: we still have the addresses and wait for somebody to take them."""
+        return self._leaving_until is not None
 
     @property
     def skew_time_s(self) -> float:
@@ -106,25 +153,66 @@ class Machine:
         if self.state is State.ACTIVE:
             effects = [ReleaseAddresses(), Advertise(0)]
         self.state, self.deadline, self.owner = State.INITIALIZE, None, None
+        self._leaving_until, self._yielded, self.priority = None, False, self.base_priority
         return effects
 
-    def step_down(self, now: float) -> list[Effect]:
-        """Hand the addresses over and be a backup; we wait long enough for any other to take them."""
-        if self.state is not State.ACTIVE:
+    def hand_over(self, now: float) -> list[Effect]:
+        """Invite the others to take the addresses, and keep them until one has.
+
+        Priority 0 makes the backups wait for their skew only (§6.4.2). The addresses stay here meanwhile, so that
+        no packet meets nobody; the successor's first advertisement ends it.
+        """
+        if self.state is not State.ACTIVE or self.leaving:
             return []
-        self.state, self.owner = State.BACKUP, None
-        self._active_interval_s = self.interval_s
-        self.deadline = now + self.active_down_interval_s
-        return [ReleaseAddresses(), Advertise(0)]
+        # Whoever missed each priority 0 of ours finds out by our silence, within four intervals.
+        self._leaving_until = now + 4.5 * self.interval_s
+        return self._invite(now)
+
+    def _invite(self, now: float) -> list[Effect]:
+        # Not each interval: a backup of low priority has a skew of nearly that, and every 0 begins it anew.
+        self.deadline = now + 1.5 * self.interval_s
+        return [Advertise(0)]
+
+    def claim(self, now: float) -> list[Effect]:
+        """Take the addresses from a living owner: it yields when it hears our priority, higher than its own.
+
+        Nothing happens when the owner's priority cannot be exceeded: then it is the owner that has to hand over.
+        """
+        if self.state is not State.BACKUP or self._owner_priority >= 254:
+            return []
+        self.priority = max(self.priority, self._owner_priority + 1)
+        return self._become_active(now)
 
     def tick(self, now: float) -> list[Effect]:
-        """The deadline has come, perhaps."""
+        """The deadline has come, perhaps. Hear what is in the socket before: the news may be old, not missing."""
         if self.deadline is None or now < self.deadline:
             return []
-        if self.state is State.BACKUP:  # §6.4.2: nobody advertised
-            return self._become_active(now)
+        late_s = now - self.deadline
+        if self.state is State.BACKUP:
+            if late_s > self.active_down_interval_s:
+                self.deadline = now + self.active_down_interval_s
+                return [WasFrozen(late_s)]
+            return self._become_active(now)  # §6.4.2: nobody advertised
+        if self._overslept(now):
+            return self._give_up(now)
+        if self._leaving_until is not None:
+            if now < self._leaving_until:
+                return self._invite(now)
+            self._leaving_until = None
+            self.deadline = now + self.interval_s
+            return [NobodyTook(), Advertise(self.priority)]
         self.deadline = now + self.interval_s  # §6.4.3
         return [Advertise(self.priority)]
+
+    def _overslept(self, now: float) -> bool:
+        """Four intervals since our last word as Active Router: another one has the addresses by now."""
+        return self.deadline is not None and now - self.deadline > 3 * self.interval_s
+
+    def _give_up(self, now: float) -> list[Effect]:
+        assert self.deadline is not None
+        late_s = now - self.deadline
+        self._become_backup(None, self.interval_s, now)
+        return [ReleaseAddresses(), WasFrozen(late_s)]
 
     def received(self, advertisement: Advertisement, source: Address, now: float) -> list[Effect]:
         """An advertisement for this router came from ``source``.
@@ -133,6 +221,9 @@ class Machine:
         """
         if self.state is State.BACKUP:
             return self._heard_as_backup(advertisement, source, now)
+        if self.state is State.ACTIVE and self._overslept(now):
+            # Not even against a lower one: it took what we left, and a fight would cost its clients.
+            return self._give_up(now) + self._heard_as_backup(advertisement, source, now)
         if self.state is State.ACTIVE:
             return self._heard_as_active(advertisement, source, now)
         raise NeverStarted("an advertisement before start()")
@@ -140,30 +231,60 @@ class Machine:
     def _heard_as_backup(self, heard: Advertisement, source: Address, now: float) -> list[Effect]:
         if heard.priority == 0:  # it is leaving
             self.owner = None
+            self._owner_priority = 0
             self.deadline = now + self.skew_time_s
-        elif not self.preempt or heard.priority >= self.priority:
-            self.owner = source
-            self._active_interval_s = heard.interval_cs / 100
-            self.deadline = now + self.active_down_interval_s
-        else:  # a lower one: it is discarded, and our patience runs out (§6.4.2)
-            self.owner = source
+            return []
+        self.owner, self._owner_priority = source, heard.priority
+        if heard.priority >= self.priority:
+            self._preempt_at = None
+        elif self.preempt and not self._yielded:
+            if self._preempt_at is None:
+                self._preempt_at = now + self.preempt_delay_s
+            if now >= self._preempt_at:
+                return []  # it is discarded, and our patience runs out (§6.4.2)
+        self._active_interval_s = heard.interval_cs / 100
+        self.deadline = now + self.active_down_interval_s
         return []
 
     def _heard_as_active(self, heard: Advertisement, source: Address, now: float) -> list[Effect]:
         if heard.priority == 0:
+            if self.leaving:
+                return []
             # Someone else was Active as well and leaves: make our neighbours and it hear us at once.
             self.deadline = now + self.interval_s
             return [Advertise(self.priority), Announce()]
-        higher = (heard.priority, int(source)) > (self.priority, int(self.source))
-        if not higher:
-            return []
-        self.state, self.owner = State.BACKUP, source
-        self._active_interval_s = heard.interval_cs / 100
-        self.deadline = now + self.active_down_interval_s
+        if self.leaving:
+            self._yielded = True
+        elif (heard.priority, int(source)) <= (self.priority, int(self.source)):
+            return self._assert_ours(now)
+        self._owner_priority = heard.priority
+        self._become_backup(source, heard.interval_cs / 100, now)
         return [ReleaseAddresses()]
+
+    def _assert_ours(self, now: float) -> list[Effect]:
+        """A lower one believes itself Active: tell it (§6.4.3), and those neighbours who believed it.
+
+        Both are limited, so that a flood of such advertisements does not make us send one.
+        """
+        effects: list[Effect] = []
+        if now >= self._reassert_at:
+            self._reassert_at = now + self.interval_s
+            effects.append(Advertise(self.priority))
+        if now >= self._reannounce_at:
+            self._reannounce_at = now + REANNOUNCE_S
+            effects.append(Announce())
+        return effects
+
+    def _become_backup(self, owner: Address | None, interval_s: float, now: float) -> None:
+        self.state, self.owner = State.BACKUP, owner
+        self.priority = self.base_priority
+        self._leaving_until = self._preempt_at = None
+        self._active_interval_s = interval_s
+        self.deadline = now + self.active_down_interval_s
 
     def _become_active(self, now: float) -> list[Effect]:
         self.state, self.owner = State.ACTIVE, self.source
+        self._yielded, self._preempt_at = False, None
         self.deadline = now + self.interval_s
         # The addresses first: whoever hears the others may send at once.
         return [TakeAddresses(), Advertise(self.priority), Announce()]

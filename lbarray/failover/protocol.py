@@ -71,6 +71,8 @@ class VrrpWire:
 
     def doRead(self) -> None:
         for _ in range(_AT_ONCE):
+            if self._raw.fileno() < 0:  # closed by what it just heard
+                return
             try:
                 datagram = self._raw.recv(2048)
             except (BlockingIOError, InterruptedError):

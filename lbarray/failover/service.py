@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 from typing import Any
 
 from twisted.application.service import Service
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -20,9 +21,11 @@ from lbarray.failover.machine import (
     Announce,
     Effect,
     Machine,
+    NobodyTook,
     ReleaseAddresses,
     State,
     TakeAddresses,
+    WasFrozen,
 )
 from lbarray.failover.packet import Advertisement
 from lbarray.failover.protocol import VrrpWire
@@ -36,6 +39,10 @@ __all__ = ["FailoverService"]
 
 #: Seconds between two renewals of the addresses' lifetimes.
 RENEW_S = 1.0
+#: Seconds between two announcements of an owner that nothing happens to: caches forget, switches restart.
+REFRESH_S = 60.0
+#: Seconds that we go on forwarding after a successor was heard: until every neighbour has learnt of it.
+LINGER_S = 0.5
 
 
 class FailoverService(Service):
@@ -45,7 +52,9 @@ class FailoverService(Service):
     :param address: this node's own address on ``interface``.
     :param vips: the virtual addresses, with their prefix lengths.
     :param peers: other nodes' addresses for unicast; none for multicast.
-    :param became_active: called once the addresses are ours; ``became_backup`` once they no longer are.
+    :param preempt_delay_s: how long an owner of lower priority is left alone.
+    :param became_active: called once the addresses are ours; ``became_backup`` once they no longer are, and
+        neighbours have had the time to learn who has them.
     """
 
     log = Logger()
@@ -66,9 +75,15 @@ class FailoverService(Service):
         journal: Journal,
         became_active: Callable[[], None],
         became_backup: Callable[[], None],
+        preempt_delay_s: float = 0.0,
     ) -> None:
         self.machine = Machine(
-            router_id=router_id, priority=priority, interval_s=interval_s, source=address, preempt=preempt
+            router_id=router_id,
+            priority=priority,
+            interval_s=interval_s,
+            source=address,
+            preempt=preempt,
+            preempt_delay_s=preempt_delay_s,
         )
         self.transitions = 0
         self.since = reactor.seconds()
@@ -91,6 +106,10 @@ class FailoverService(Service):
         self._lifetime_s = math.ceil(4 * interval_s) + 2
         self._renewals = LoopingCall(self._renew)
         self._renewals.clock = reactor
+        self._refreshes = LoopingCall(self._send_announcements)
+        self._refreshes.clock = reactor
+        self._stopped: Deferred[None] | None = None
+        self._lingering: IDelayedCall | None = None
 
     def startService(self) -> None:
         """:raises SystemRefused: the interface lacks our address, or sockets are not for us."""
@@ -115,10 +134,23 @@ class FailoverService(Service):
         super().startService()
         self._perform(self.machine.start(self._reactor.seconds()))
 
-    def stopService(self) -> None:
-        """Hand the addresses over."""
+    def stopService(self) -> Deferred[None] | None:
+        """Hand the addresses over, then close. The Deferred fires when another node has them, or none wants them."""
         super().stopService()
+        if self._stopped is not None:
+            return self._stopped
+        self._perform(self.machine.hand_over(self._reactor.seconds()))
+        if not self.machine.leaving:
+            self._close()
+            return None
+        self._stopped = Deferred()
+        return self._stopped
+
+    def _close(self) -> None:
         self._perform(self.machine.stop())
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._let_go()
         if self._wake is not None:
             self._wake.cancel()
             self._wake = None
@@ -128,11 +160,20 @@ class FailoverService(Service):
             self._frames.close()
 
     def step_down(self) -> bool:
-        """Hand the addresses to another node, if there is one; false when we have none to hand over."""
+        """Begin to hand the addresses to another node; false when we have none to hand over.
+
+        They stay here until the other one has them; for good when nobody takes them.
+        """
         if self.machine.state is not State.ACTIVE:
             return False
-        self._perform(self.machine.step_down(self._reactor.seconds()))
+        self._perform(self.machine.hand_over(self._reactor.seconds()))
         return True
+
+    def take_over(self) -> bool:
+        """Take the addresses from their living owner; false when we have them or its priority is the highest."""
+        effects = self.machine.claim(self._reactor.seconds()) if self.running else []
+        self._perform(effects)
+        return bool(effects)
 
     def status(self) -> dict[str, object]:
         """What the console shows."""
@@ -140,6 +181,7 @@ class FailoverService(Service):
             "state": self.machine.state.value,
             "owner": str(self.machine.owner) if self.machine.owner else None,
             "priority": self.machine.priority,
+            "leaving": self.machine.leaving,
             "router_id": self.machine.router_id,
             "interval_s": self.machine.interval_s,
             "vips": [str(vip) for vip in self._vips],
@@ -160,6 +202,12 @@ class FailoverService(Service):
 
     def _ticked(self) -> None:
         self._wake = None
+        assert self._wire is not None
+        # After a pause the successor's advertisements wait in the socket: hear them before deciding.
+        self._wire.doRead()
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None
         self._perform(self.machine.tick(self._reactor.seconds()))
 
     def _perform(self, effects: Sequence[Effect]) -> None:
@@ -172,7 +220,17 @@ class FailoverService(Service):
                 self._release()
             elif isinstance(effect, Announce):
                 self._announce()
+            elif isinstance(effect, NobodyTook):
+                self.log.warn("handover: nobody took {vips}; they stay here", vips=", ".join(map(str, self._vips)))
+            elif isinstance(effect, WasFrozen):
+                self._counters.add("vrrp_frozen")
+                self.log.warn("this process stood still for {late:.1f} s: waiting anew", late=effect.late_s)
         self._rearm()
+        if self._stopped is not None and not self.machine.leaving:
+            # Emptied first: closing performs effects too.
+            stopped, self._stopped = self._stopped, None
+            self._close()
+            stopped.callback(None)
 
     def _rearm(self) -> None:
         if self._wake is not None:
@@ -189,6 +247,9 @@ class FailoverService(Service):
         self._wire.send(Advertisement(self.machine.router_id, priority, interval_cs, addresses))
 
     def _take(self) -> None:
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
         self.transitions += 1
         self.since = self._reactor.seconds()
         for vip in self._vips:
@@ -199,6 +260,7 @@ class FailoverService(Service):
                 self._counters.add("vip_refused", str(vip))
                 self.log.critical("cannot take the VIP over: {error}", error=error)
         self._renewals.start(RENEW_S, now=False)
+        self._refreshes.start(REFRESH_S, now=False)
         self.log.info("owner of {vips} now: this node is the scheduler", vips=", ".join(map(str, self._vips)))
         self._became_active()
 
@@ -206,6 +268,8 @@ class FailoverService(Service):
         self.since = self._reactor.seconds()
         if self._renewals.running:
             self._renewals.stop()
+        if self._refreshes.running:
+            self._refreshes.stop()
         for call in self._announcing:
             if call.active():
                 call.cancel()
@@ -218,6 +282,15 @@ class FailoverService(Service):
                 self._counters.add("vip_refused", str(vip))
                 self.log.critical("cannot give the VIP up: {error}", error=error)
         self.log.info("no longer owner of {vips}", vips=", ".join(map(str, self._vips)))
+        if self.machine.state is State.BACKUP and self.machine.owner is not None:
+            # Its advertisement overtook its announcement: what neighbours still send to us belongs to clients of
+            # other workers, and would be reset here if it was no longer forwarded.
+            self._lingering = self._reactor.callLater(LINGER_S, self._let_go)
+        else:
+            self._became_backup()
+
+    def _let_go(self) -> None:
+        self._lingering = None
         self._became_backup()
 
     def _renew(self) -> None:
@@ -230,9 +303,11 @@ class FailoverService(Service):
 
     def _announce(self) -> None:
         self._send_announcements()
+        for call in self._announcing:
+            if call.active():
+                call.cancel()
         later = [delay for delay in REPEATS_S if delay]
-        self._announcing = [call for call in self._announcing if call.active()]
-        self._announcing += [self._reactor.callLater(delay, self._send_announcements) for delay in later]
+        self._announcing = [self._reactor.callLater(delay, self._send_announcements) for delay in later]
 
     def _send_announcements(self) -> None:
         assert self._frames is not None and self._link is not None

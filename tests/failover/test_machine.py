@@ -13,9 +13,11 @@ from lbarray.failover.machine import (
     Announce,
     Machine,
     NeverStarted,
+    NobodyTook,
     ReleaseAddresses,
     State,
     TakeAddresses,
+    WasFrozen,
 )
 from lbarray.failover.packet import Advertisement
 
@@ -37,10 +39,11 @@ def backup(priority: int = 100, *, preempt: bool = True) -> Machine:
     return made
 
 
-def active(priority: int = 100) -> Machine:
-    made = backup(priority)
-    assert made.deadline is not None
-    made.tick(made.deadline)
+def active(priority: int = 100, since: float = 8.5) -> Machine:
+    made = machine(priority)
+    made.start(since - made.active_down_interval_s)
+    made.tick(since)
+    assert made.state is State.ACTIVE
     return made
 
 
@@ -135,13 +138,20 @@ class ActiveTests(SynchronousTestCase):
         self.assertEqual(made.received(said(150), HIGHER, 9.0), [ReleaseAddresses()])
         self.assertEqual((made.state, made.owner), (State.BACKUP, HIGHER))
 
-    def test_lower_priority_is_ignored(self) -> None:
-        """Whoever is lower will yield to us."""
-        self.assertEqual(active().received(said(50), LOWER, 9.0), [])
+    def test_lower_priority_is_told(self) -> None:
+        """A lower one hears us at once, and neighbours who believed it hear where the addresses are."""
+        self.assertEqual(active().received(said(50), LOWER, 9.0), [Advertise(100), Announce()])
+
+    def test_a_flood_provokes_no_flood(self) -> None:
+        """However many lower ones are heard, we say it once an interval."""
+        made = active()
+        answers = [effect for _ in range(1000) for effect in made.received(said(50), LOWER, 9.0)]
+        self.assertEqual(answers, [Advertise(100), Announce()])
+        self.assertEqual(made.received(said(50), LOWER, 10.0), [Advertise(100), Announce()])
 
     def test_equal_priority_goes_by_address(self) -> None:
         """The higher address stays."""
-        self.assertEqual(active().received(said(100), LOWER, 9.0), [])
+        self.assertNotIn(ReleaseAddresses(), active().received(said(100), LOWER, 9.0))
         self.assertEqual(active().received(said(100), HIGHER, 9.0), [ReleaseAddresses()])
 
     def test_another_one_leaves(self) -> None:
@@ -158,13 +168,119 @@ class ActiveTests(SynchronousTestCase):
         self.assertEqual(made.stop(), [])
         self.assertIsNone(made.deadline)
 
-    def test_step_down(self) -> None:
-        """Handing over leaves us a backup that waits for the whole interval."""
-        made = active(priority=200)
-        self.assertEqual(made.step_down(50.0), [ReleaseAddresses(), Advertise(0)])
+
+class HandoverTests(SynchronousTestCase):
+    """Moving the addresses on purpose."""
+
+    def test_keeps_until_taken(self) -> None:
+        """The addresses are released when the successor is heard, not before, though its priority is lower."""
+        made = active(priority=200, since=49.5)
+        self.assertEqual(made.hand_over(50.0), [Advertise(0)])
+        self.assertIs(made.state, State.ACTIVE)
+        self.assertEqual(made.received(said(50), LOWER, 50.5), [ReleaseAddresses()])
+        self.assertEqual((made.state, made.owner, made.leaving), (State.BACKUP, LOWER, False))
+
+    def test_is_not_taken_back(self) -> None:
+        """Whoever handed over does not preempt its successor, and still takes over when that one dies."""
+        made = active(priority=200, since=49.5)
+        made.hand_over(50.0)
+        for now in (50.5, 51.5, 52.5, 53.5, 54.5, 55.5):
+            made.received(said(50), LOWER, now)
+            self.assertEqual(made.tick(now + 0.9), [])
+        assert made.deadline is not None
+        self.assertIn(TakeAddresses(), made.tick(made.deadline))
+
+    def test_nobody_there(self) -> None:
+        """When nobody takes them, the addresses stay and are advertised again."""
+        made = active(since=49.5)
+        made.hand_over(50.0)
+        said_so: list[object] = []
+        while made.leaving:
+            assert made.deadline is not None
+            said_so += made.tick(made.deadline)
+        self.assertEqual(said_so[-2:], [NobodyTook(), Advertise(100)])
+        self.assertIs(made.state, State.ACTIVE)
+
+    def test_the_lowest_gets_its_turn(self) -> None:
+        """Repeated invitations do not keep a backup of priority 1 from taking."""
+        owner, heir = active(200, since=49.5), backup(1)
+        heir.received(said(200), HIGHER, 49.9)
+        effects = owner.hand_over(50.0)
+        now = 50.0
+        while now < 54.0 and heir.state is State.BACKUP:
+            if Advertise(0) in effects:
+                heir.received(said(0), HIGHER, now)
+            now += 0.05
+            effects = owner.tick(now)
+            heir.tick(now)
+        self.assertIs(heir.state, State.ACTIVE)
+        self.assertTrue(owner.leaving)
+
+    def test_claim(self) -> None:
+        """A claiming backup advertises more than the owner, which therefore yields."""
+        made, owner = backup(100), active(200, since=2.0)
+        made.received(said(200), HIGHER, 2.0)
+        self.assertEqual(made.claim(2.1), [TakeAddresses(), Advertise(201), Announce()])
+        self.assertEqual(owner.received(said(201), LOWER, 2.1), [ReleaseAddresses()])
+
+    def test_claim_ends(self) -> None:
+        """Who loses what it claimed has its own priority again."""
+        made = backup(100)
+        made.received(said(200), HIGHER, 2.0)
+        made.claim(2.1)
+        made.received(said(254), HIGHER, 3.0)
+        self.assertEqual((made.state, made.priority), (State.BACKUP, 100))
+
+
+class PreemptDelayTests(SynchronousTestCase):
+    """A node that returns leaves the addresses where they are for a while."""
+
+    def test_waits(self) -> None:
+        """The owner of lower priority is respected for the delay, then no longer."""
+        made = Machine(router_id=1, priority=100, interval_s=1.0, source=OWN, preempt_delay_s=10.0)
+        made.start(0.0)
+        taken = []
+        for second in range(1, 30):
+            made.received(said(50), LOWER, float(second))
+            if TakeAddresses() in made.tick(second + 0.5):
+                taken.append(second)
+        self.assertEqual(len(taken), 1)
+        self.assertTrue(11 <= taken[0] <= 15, taken)
+
+
+class FrozenTests(SynchronousTestCase):
+    """A process that stood still does not fight when it wakes up."""
+
+    def test_active_gives_up(self) -> None:
+        """After more than the others' patience, the addresses go first; then it waits as at the start."""
+        made = active()
+        assert made.deadline is not None
+        now = made.deadline + 10
+        self.assertEqual(made.tick(now), [ReleaseAddresses(), WasFrozen(10.0)])
+        self.assertEqual(made.tick(now + 3), [])
         self.assertIs(made.state, State.BACKUP)
-        self.assertGreater(made.deadline or 0, 53.0)
-        self.assertEqual(backup().step_down(1.0), [])
+
+    def test_active_does_not_fight(self) -> None:
+        """It gives up also when the first thing that it hears is its successor of lower priority."""
+        made = active()
+        assert made.deadline is not None
+        now = made.deadline + 10
+        self.assertEqual(made.received(said(50), LOWER, now), [ReleaseAddresses(), WasFrozen(10.0)])
+        self.assertEqual((made.state, made.owner), (State.BACKUP, LOWER))
+
+    def test_backup_asks_again(self) -> None:
+        """A backup that slept cannot know that nobody advertised."""
+        made = backup()
+        assert made.deadline is not None
+        now = made.deadline + 10
+        self.assertEqual(made.tick(now), [WasFrozen(10.0)])
+        self.assertGreater(made.deadline, now + 3)
+
+    def test_a_little_late(self) -> None:
+        """A late tick within the others' patience is an ordinary one."""
+        made = active()
+        assert made.deadline is not None
+        self.assertEqual(made.tick(made.deadline + 1.0), [Advertise(100)])
 
 
 class ElectionTests(SynchronousTestCase):
