@@ -158,7 +158,7 @@ class HtmlTests(SynchronousTestCase):
             (b"<img src=/static/x alt='%' title= \">\" a=b / c  = 'd>'>", b""),
             (b'<p\ntitle="%"' + tag + b"'", b""),
             (b"<script data-x='%'>", tag + b"</script>"),
-            (b"</p class='%" + tag + b"'>", b""),
+            (b"</p class='%>" + tag + b"'>", b""),
             (b"<!DOCTYPE " + long + b">", b""),
             (b"<?" + long + b">", b""),
             (b"</ " + long + b">", b""),
