@@ -324,6 +324,8 @@ class NodeService(MultiService):
             interval_s=config.failover.interval,
             preempt=config.failover.preempt,
             preempt_delay_s=config.failover.preempt_delay or 0.0,
+            # Goes on while the machine sleeps, and no clock daemon sets it.
+            seconds=lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
             peers=[peer for peer in others if isinstance(peer, IPv4Address)] if config.failover.unicast else [],
             counters=self.counters,
             journal=journal,

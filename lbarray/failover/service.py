@@ -53,6 +53,8 @@ class FailoverService(Service):
     :param vips: the virtual addresses, with their prefix lengths.
     :param peers: other nodes' addresses for unicast; none for multicast.
     :param preempt_delay_s: how long an owner of lower priority is left alone.
+    :param seconds: the machine's time, ``reactor.seconds`` unless given. A clock that nobody sets is better: Twisted's
+        is the wall clock, and a step of it would pass for a process that stood still.
     :param became_active: called once the addresses are ours; ``became_backup`` once they no longer are, and
         neighbours have had the time to learn who has them.
     """
@@ -76,6 +78,7 @@ class FailoverService(Service):
         became_active: Callable[[], None],
         became_backup: Callable[[], None],
         preempt_delay_s: float = 0.0,
+        seconds: Callable[[], float] | None = None,
     ) -> None:
         self.machine = Machine(
             router_id=router_id,
@@ -86,8 +89,9 @@ class FailoverService(Service):
             preempt_delay_s=preempt_delay_s,
         )
         self.transitions = 0
-        self.since = reactor.seconds()
         self._reactor = reactor
+        self._seconds = seconds or reactor.seconds
+        self.since = self._seconds()
         self._interface = interface
         self._address = address
         self._vips = tuple(vips)
@@ -132,14 +136,14 @@ class FailoverService(Service):
         )
         self._wire.open()
         super().startService()
-        self._perform(self.machine.start(self._reactor.seconds()))
+        self._perform(self.machine.start(self._seconds()))
 
     def stopService(self) -> Deferred[None] | None:
         """Hand the addresses over, then close. The Deferred fires when another node has them, or none wants them."""
         super().stopService()
         if self._stopped is not None:
             return self._stopped
-        self._perform(self.machine.hand_over(self._reactor.seconds()))
+        self._perform(self.machine.hand_over(self._seconds()))
         if not self.machine.leaving:
             self._close()
             return None
@@ -166,12 +170,12 @@ class FailoverService(Service):
         """
         if self.machine.state is not State.ACTIVE:
             return False
-        self._perform(self.machine.hand_over(self._reactor.seconds()))
+        self._perform(self.machine.hand_over(self._seconds()))
         return True
 
     def take_over(self) -> bool:
         """Take the addresses from their living owner; false when we have them or its priority is the highest."""
-        effects = self.machine.claim(self._reactor.seconds()) if self.running else []
+        effects = self.machine.claim(self._seconds()) if self.running else []
         self._perform(effects)
         return bool(effects)
 
@@ -187,7 +191,7 @@ class FailoverService(Service):
             "vips": [str(vip) for vip in self._vips],
             "interface": self._interface,
             "transitions": self.transitions,
-            "since_s": round(self._reactor.seconds() - self.since, 3),
+            "since_s": round(self._seconds() - self.since, 3),
         }
 
     def _heard(self, advertisement: Advertisement, source: IPv4Address) -> None:
@@ -198,7 +202,7 @@ class FailoverService(Service):
         ours = {vip.ip for vip in self._vips}
         if set(advertisement.addresses) != ours and advertisement.priority:
             self._counters.add("vrrp_addresses_differ", str(source))
-        self._perform(self.machine.received(advertisement, source, self._reactor.seconds()))
+        self._perform(self.machine.received(advertisement, source, self._seconds()))
 
     def _ticked(self) -> None:
         self._wake = None
@@ -208,7 +212,7 @@ class FailoverService(Service):
         if self._wake is not None:
             self._wake.cancel()
             self._wake = None
-        self._perform(self.machine.tick(self._reactor.seconds()))
+        self._perform(self.machine.tick(self._seconds()))
 
     def _perform(self, effects: Sequence[Effect]) -> None:
         for effect in effects:
@@ -237,7 +241,7 @@ class FailoverService(Service):
             self._wake.cancel()
             self._wake = None
         if self.machine.deadline is not None:
-            wait = max(0.0, self.machine.deadline - self._reactor.seconds())
+            wait = max(0.0, self.machine.deadline - self._seconds())
             self._wake = self._reactor.callLater(wait, self._ticked)
 
     def _advertise(self, priority: int) -> None:
@@ -251,7 +255,7 @@ class FailoverService(Service):
             self._lingering.cancel()
             self._lingering = None
         self.transitions += 1
-        self.since = self._reactor.seconds()
+        self.since = self._seconds()
         for vip in self._vips:
             try:
                 self._journal.record(Undo("address", (self._interface, str(vip))))
@@ -265,7 +269,7 @@ class FailoverService(Service):
         self._became_active()
 
     def _release(self) -> None:
-        self.since = self._reactor.seconds()
+        self.since = self._seconds()
         if self._renewals.running:
             self._renewals.stop()
         if self._refreshes.running:

@@ -53,6 +53,7 @@ class ServiceTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
+        self.elsewhere = 0.0
         self.held: set[object] = set()
         self.told: list[str] = []
         self.wire = RecordingWire()
@@ -82,6 +83,7 @@ class ServiceTests(SynchronousTestCase):
             priority=200,
             interval_s=1.0,
             preempt=True,
+            seconds=lambda: self.clock.seconds() + self.elsewhere,
             peers=[],
             counters=self.counters,
             journal=journal,
@@ -149,6 +151,13 @@ class ServiceTests(SynchronousTestCase):
         self.clock.advance(30.0)
         self.assertEqual((self.held, len(self.wire.sent)), (set(), said))
         self.assertEqual(self.counters.get("vrrp_frozen"), 1)
+
+    def test_a_set_clock_is_no_pause(self) -> None:
+        """When the wall clock is set forward, timers come early; the owner stays the owner."""
+        self.own()
+        self.elsewhere = -3600.0
+        self.clock.advance(3600.5)
+        self.assertEqual((self.told, self.counters.get("vrrp_frozen")), (["active"], 0))
 
     def test_take_over(self) -> None:
         """A backup takes the VIP from its living owner by advertising more."""
