@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -131,6 +132,9 @@ def makeService(options: Options) -> IService:
 
     from lbarray.node import NodeService, node_name
 
+    # Twisted counts its timers by the wall clock: set back by an hour, an owner would fall silent for an hour.
+    # No timer runs yet, so the reactor may as well count by the clock that nobody sets.
+    vars(reactor)["seconds"] = time.monotonic
     try:
         if options.subCommand == "rewrite":
             rewriting = options.subOptions

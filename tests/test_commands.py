@@ -69,6 +69,17 @@ class TwistdTests(SynchronousTestCase):
         error: usage.UsageError = self.assertRaises(usage.UsageError, Options().parseOptions, [])
         self.assertIn("--config", str(error))
 
+    def test_clock(self) -> None:
+        """Timers run by a clock that nobody sets back, from the first one on."""
+        code = (
+            "import time; from twisted.internet import reactor; from lbarray.tap import Options, makeService\n"
+            "options = Options(); options.parseOptions(['--config', 'etc/standalone.toml']); makeService(options)\n"
+            "call = reactor.callLater(5, print)\n"
+            "assert abs(call.getTime() - time.monotonic() - 5) < 1, call.getTime()\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+
     def refused(self, *arguments: str) -> str:
         options = Options()
         options.parseOptions(list(arguments))
