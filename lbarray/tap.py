@@ -132,9 +132,6 @@ def makeService(options: Options) -> IService:
 
     from lbarray.node import NodeService, node_name
 
-    # Twisted counts its timers by the wall clock: set back by an hour, an owner would fall silent for an hour.
-    # No timer runs yet, so the reactor may as well count by the clock that nobody sets.
-    vars(reactor)["seconds"] = time.monotonic
     try:
         if options.subCommand == "rewrite":
             rewriting = options.subOptions
@@ -146,6 +143,9 @@ def makeService(options: Options) -> IService:
             config = load(path)
             name = node_name(config, sub["node"] or options["node"], str(path))
             roles = _ROLES[options.subCommand or "node"]
+        # Twisted counts its timers by the wall clock: set back by an hour, an owner would fall silent for an hour.
+        # No timer runs yet, so the reactor may as well count by the clock that nobody sets.
+        vars(reactor)["seconds"] = time.monotonic
         return NodeService(reactor=reactor, config=config, name=name, roles=roles)
     except ArrayError as error:
         refuse(error)
