@@ -1,0 +1,118 @@
+"""The parts that make machines into an array: heartbeats, packets, the VIPs."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from ipaddress import IPv4Address
+from typing import Any
+
+from lbarray.bpf.build import object_path
+from lbarray.config.model import Config
+from lbarray.errors import SystemRefused
+from lbarray.failover.service import FailoverService
+from lbarray.kernel.journal import Journal
+from lbarray.membership.heartbeat import HeartbeatCodec
+from lbarray.membership.service import MembershipService
+from lbarray.scheduler.bpf_plane import BpfPlane
+from lbarray.scheduler.service import SchedulerService
+from lbarray.scheduler.table import RowTable
+from lbarray.telemetry.counters import Counters
+from lbarray.values import NodeReport, PlaneService
+
+__all__ = ["make_failover", "make_membership", "make_scheduler"]
+
+
+def make_membership(
+    *,
+    reactor: Any,
+    config: Config,
+    node_name: str,
+    secret: bytes,
+    report: Callable[[], NodeReport],
+    counters: Counters,
+    alone_with_wrong_key: Callable[[SystemRefused], None],
+) -> MembershipService:
+    """Heartbeats to and from every other node."""
+    nodes = config.array.nodes
+    return MembershipService(
+        reactor=reactor,
+        name=node_name,
+        bind=nodes[node_name].address,
+        port=config.membership.port,
+        peers={name: node.address for name, node in nodes.items() if name != node_name},
+        codec=HeartbeatCodec(secret=secret, array_name=config.array.name),
+        interval_s=config.membership.interval,
+        lost_after=config.membership.lost_after,
+        report=report,
+        counters=counters,
+        key_hint=str(config.array.key_file),
+        alone_with_wrong_key=alone_with_wrong_key,
+    )
+
+
+def make_scheduler(
+    *,
+    reactor: Any,
+    config: Config,
+    node_name: str,
+    secret: bytes,
+    members: MembershipService,
+    journal: Journal,
+    counters: Counters,
+) -> SchedulerService:
+    """The table and the plane that holds it."""
+    index = {name: place for place, name in enumerate(config.array.nodes)}
+    table = RowTable(index)
+    seed = int.from_bytes(hashlib.sha256(b"lbarray flows " + secret.strip()).digest()[:4], "big")
+    plane = BpfPlane(
+        interface=config.interface_of(config.array.nodes[node_name]),
+        table_size=table.size,
+        seed=seed,
+        journal=journal,
+        object_path=object_path,
+    )
+    return SchedulerService(
+        clock=reactor,
+        node_name=node_name,
+        plane=plane,
+        members=members,
+        index=index,
+        services=[PlaneService(config.service_id(name), config.hash_by(name)) for name in config.services],
+        table=table,
+        counters=counters,
+    )
+
+
+def make_failover(
+    *,
+    reactor: Any,
+    config: Config,
+    node_name: str,
+    journal: Journal,
+    counters: Counters,
+    owns: Callable[[bool], None],
+) -> FailoverService:
+    """The virtual router. ``owns`` is told when the VIPs become ours, and when they no longer are."""
+    own = config.array.nodes[node_name]
+    others = [node.address for name, node in config.array.nodes.items() if name != node_name]
+    assert isinstance(own.address, IPv4Address)
+    return FailoverService(
+        reactor=reactor,
+        interface=config.interface_of(own),
+        address=own.address,
+        vips=config.array.vips,
+        router_id=config.failover.virtual_router_id,
+        priority=own.priority,
+        interval_s=config.failover.interval,
+        preempt=config.failover.preempt,
+        preempt_delay_s=config.failover.preempt_delay or 0.0,
+        # Goes on while the machine sleeps, and no clock daemon sets it.
+        seconds=lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
+        peers=[peer for peer in others if isinstance(peer, IPv4Address)] if config.failover.unicast else [],
+        counters=counters,
+        journal=journal,
+        became_active=lambda: owns(True),
+        became_backup=lambda: owns(False),
+    )

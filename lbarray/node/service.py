@@ -1,0 +1,281 @@
+"""The life of a node: its parts start in order, tell each other what happens, and stop in order."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import secrets
+import sys
+import time
+from typing import Any
+
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from lbarray.backends.service import BackendsService
+from lbarray.config.model import Config
+from lbarray.errors import ArrayError, SystemRefused
+from lbarray.failover.service import FailoverService
+from lbarray.kernel.addresses import addresses_of, hold_on_loopback
+from lbarray.kernel.journal import Journal
+from lbarray.kernel.links import link
+from lbarray.kernel.processors import ProcessorUse
+from lbarray.membership.service import MembershipService
+from lbarray.node.array_parts import make_failover, make_membership, make_scheduler
+from lbarray.node.identity import journal_of
+from lbarray.node.view import make_console, node_view
+from lbarray.node.worker_parts import make_backends, make_rewriting, make_worker
+from lbarray.rewrite.chain import RewriteFilter
+from lbarray.scheduler.service import SchedulerService
+from lbarray.telemetry.counters import Counters
+from lbarray.values import Load, NodeReport, Role
+from lbarray.worker.acceptance import AcceptanceCheck
+from lbarray.worker.service import WorkerService
+
+__all__ = ["NodeService"]
+
+ACCEPTANCE_S = 0.5
+#: Seconds of an orderly stop: until the other nodes' rows have moved, and for a successor beyond one interval.
+DRAIN_S = 0.1
+HAND_OVER_S = 0.2
+
+
+class NodeService(MultiService):
+    """One node, or some of its roles.
+
+    Starts its parts in order and, when one refuses, stops those that run, says why in one line and ends
+    the process with code 1.
+
+    :param roles: what this process does: scheduler, worker or both.
+    """
+
+    log = Logger()
+
+    def __init__(self, *, reactor: Any, config: Config, name: str, roles: Role) -> None:
+        super().__init__()
+        self.config = config
+        self.node_name = name
+        self.counters = Counters()
+        self.draining = False
+        self._stopping = False
+        self.reactor = reactor
+        self._roles = roles
+        self._started_at = reactor.seconds()
+        self._processors = ProcessorUse()
+        self._secret = config.array.key_file.read_bytes() if config.array.key_file else secrets.token_bytes(32)
+        self._incarnation = time.time_ns()
+        self._mac = b""
+        self._parts: list[Service] = []
+        self.backends: BackendsService | None = None
+        self.worker: WorkerService | None = None
+        self.acceptance: AcceptanceCheck | None = None
+        self.membership: MembershipService | None = None
+        self.scheduler: SchedulerService | None = None
+        self.failover: FailoverService | None = None
+        self.rewriting: RewriteFilter | None = None
+        self._journal: Journal | None = None
+        self._build()
+
+    # Building
+
+    def _build(self) -> None:
+        """The parts, in the order in which they start."""
+        config = self.config
+        parts = self._parts
+        if Role.WORKER in self._roles:
+            self.backends = make_backends(
+                reactor=self.reactor, config=config, secret=self._secret, counters=self.counters
+            )
+            self.rewriting = make_rewriting(config=config, counters=self.counters)
+            self.worker = make_worker(
+                reactor=self.reactor,
+                config=config,
+                node_name=self.node_name,
+                backends=self.backends,
+                rewriting=self.rewriting,
+                counters=self.counters,
+            )
+            parts += [self.backends, self.worker]
+        if not config.standalone:
+            self._journal = journal_of(config, self.node_name)
+            self._build_array(self._journal)
+        first, others = make_console(self, node_view(self))
+        self._parts = [first, *parts, *others]
+
+    def _build_array(self, journal: Journal) -> None:
+        config = self.config
+        if self.worker is not None:
+            places = [config.service_id(name) for name in config.services]
+            self.acceptance = AcceptanceCheck(
+                clock=self.reactor,
+                targets=[(str(place.address), place.port) for place in places],
+                interval_s=ACCEPTANCE_S,
+                changed=lambda accepting: self._tell(),
+            )
+            self._parts.append(self.acceptance)
+        self.membership = make_membership(
+            reactor=self.reactor,
+            config=config,
+            node_name=self.node_name,
+            secret=self._secret,
+            report=self._report,
+            counters=self.counters,
+            alone_with_wrong_key=self._refuse,
+        )
+        self._parts.append(self.membership)
+        if Role.SCHEDULER in self._roles:
+            self.scheduler = make_scheduler(
+                reactor=self.reactor,
+                config=config,
+                node_name=self.node_name,
+                secret=self._secret,
+                members=self.membership,
+                journal=journal,
+                counters=self.counters,
+            )
+            self.failover = make_failover(
+                reactor=self.reactor,
+                config=config,
+                node_name=self.node_name,
+                journal=journal,
+                counters=self.counters,
+                owns=self._own,
+            )
+            self._parts += [self.scheduler, self.failover]
+
+    @property
+    def _interface(self) -> str:
+        return self.config.interface_of(self.config.array.nodes[self.node_name])
+
+    def uptime_s(self) -> float:
+        """Seconds since this process was built."""
+        up: float = self.reactor.seconds() - self._started_at
+        return up
+
+    # What the parts tell each other
+
+    def _own(self, owner: bool) -> None:
+        """The VIPs are ours, or no longer are."""
+        if self.scheduler is not None and not self._stopping:
+            self.scheduler.set_active(owner)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Something that the other nodes should know at once."""
+        if self.membership is not None and self.membership.running:
+            self.membership.beat()
+
+    def _report(self) -> NodeReport:
+        own = self.config.array.nodes[self.node_name]
+        roles = Role.NONE
+        if self.scheduler is not None and self.scheduler.active:
+            roles |= Role.SCHEDULER
+        load = Load()
+        if self.worker is not None:
+            roles |= Role.WORKER
+            load = self.worker.load()
+            load = Load(load.connections, load.requests_per_s, self._processors.since_last())
+        return NodeReport(
+            name=self.node_name,
+            address=own.address,
+            mac=self._mac,
+            roles=roles,
+            load=load,
+            accepting=self.acceptance is not None and self.acceptance.accepting,
+            draining=self.draining,
+            weight=own.weight,
+            incarnation=self._incarnation,
+        )
+
+    def drain(self, draining: bool = True) -> None:
+        """Take no new clients; those that are here stay until they leave."""
+        self.draining = draining
+        self._tell()
+
+    # Life
+
+    def _prepare(self) -> None:
+        """What must be true of the machine before any part starts."""
+        if self._journal is None:
+            return
+        self._journal.lock()
+        for undone in self._journal.undo_all():
+            self.log.info("undone, left by a node that was killed: {undone}", undone=str(undone))
+        place = link(self._interface)
+        self._mac = place.mac
+        own = self.config.array.nodes[self.node_name]
+        if own.address not in addresses_of(self._interface):
+            raise SystemRefused(
+                f"run as node {self.node_name}",
+                detail=f"the interface {self._interface} does not have its address {own.address}",
+                advice=f"compare array.nodes.{self.node_name} with: ip addr show {self._interface} (is --node right?)",
+            )
+        if self.worker is not None:
+            hold_on_loopback([vip.ip for vip in self.config.array.vips], self._interface, self._journal)
+
+    def startService(self) -> None:
+        started: list[Service] = []
+        try:
+            self._prepare()
+            for part in self._parts:
+                # One at a time, so that what is running is known when one refuses.
+                part.startService()
+                started.append(part)
+        except ArrayError as error:
+            for part in reversed(started):
+                part.stopService()
+            if started:
+                self._undo()
+            self.log.critical("node {name} cannot start: {error}", name=self.node_name, error=error)
+            raise SystemExit(1) from None
+        self.running = 1
+        self.log.info("node {name} of array {array} runs", name=self.node_name, array=self.config.array.name)
+
+    def _refuse(self, error: SystemRefused) -> None:
+        """A reason not to go on that shows only while running."""
+        self.log.critical("node {name} cannot go on: {error}", name=self.node_name, error=error)
+        # The reactor knows no exit code: ours is given when everything has been cleaned up.
+        atexit.register(_exit_with_failure)
+        self.reactor.stop()
+
+    def stopService(self) -> Deferred[Any]:
+        """Leave without breaking anything: new clients go elsewhere, then the VIPs, then the clients in hand end.
+
+        While a successor takes over, our classifier goes on forwarding what neighbours still send to us.
+        """
+        self.running = 0
+        stopped: Deferred[Any] = Deferred()
+        if self.failover is not None and self.failover.running:
+            self._stopping = True
+            self.drain(True)
+            stopped.addCallback(lambda _: deferLater(self.reactor, DRAIN_S))
+            stopped.addCallback(self._stop, self.failover)
+            hand_over_s = self.config.failover.interval + HAND_OVER_S
+            stopped.addCallback(lambda _: deferLater(self.reactor, hand_over_s))
+        for part in reversed(self._parts):
+            if part is not self.failover:
+                stopped.addCallback(self._stop, part)
+        stopped.addCallback(lambda _: self._undo())
+        stopped.callback(None)
+        return stopped
+
+    def _stop(self, _: object, part: Service) -> Deferred[Any]:
+        return maybeDeferred(part.stopService).addErrback(self._stumbled)
+
+    def _stumbled(self, failure: Any) -> None:
+        self.log.failure("a part of the node did not stop in order", failure)
+
+    def _undo(self) -> None:
+        if self._journal is not None:
+            try:
+                self._journal.undo_all()
+            except SystemRefused as error:
+                self.log.critical("{error}; lbarray cleanup tries again", error=error)
+
+
+def _exit_with_failure() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)

@@ -1,0 +1,125 @@
+"""The parts that serve clients: pools and routes, the rewriting filter, the listeners."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lbarray.backends.connections import IdleConnections
+from lbarray.backends.health import Health
+from lbarray.backends.persistence import CookiePersistence
+from lbarray.backends.policies import POLICIES
+from lbarray.backends.pool import Member, Pool
+from lbarray.backends.probes import HttpProbe, TcpProbe
+from lbarray.backends.routes import Route, RouteTable
+from lbarray.backends.service import BackendsService, Watch
+from lbarray.config import pools as pool_config
+from lbarray.config.model import Config
+from lbarray.http.limits import Limits
+from lbarray.rewrite.chain import RewriteFilter
+from lbarray.rewrite.rules import CdnRules
+from lbarray.telemetry.counters import Counters
+from lbarray.values import BackendAddress
+from lbarray.worker.service import ListenerSpec, TlsFiles, WorkerService
+
+__all__ = ["make_backends", "make_rewriting", "make_worker"]
+
+
+def make_backends(*, reactor: Any, config: Config, secret: bytes, counters: Counters) -> BackendsService:
+    """Routes, pools and their health checks."""
+    pools = [_pool(name, pool, secret, reactor.seconds()) for name, pool in config.pools.items()]
+    routes = [
+        Route(pool=route.pool, host=route.host, path=route.path, services=route.services) for route in config.routes
+    ] or [Route(pool=pools[0].name)]
+    return BackendsService(
+        reactor=reactor,
+        pools=pools,
+        routes={config.service_id(name): RouteTable(routes, name) for name in config.services},
+        watches={name: _watch(reactor, pool.check) for name, pool in config.pools.items() if pool.check is not None},
+        counters=counters,
+    )
+
+
+def _pool(name: str, pool: pool_config.Pool, secret: bytes, now: float) -> Pool:
+    rise, fall = (pool.check.rise, pool.check.fall) if pool.check else (1, 1)
+    members = [
+        Member(
+            address=BackendAddress(name, backend_name, backend.address.host, backend.address.port),
+            weight=backend.weight,
+            health=Health(rise=rise, fall=fall, now=now),
+            idle=IdleConnections(max_idle=pool.max_idle, idle_timeout_s=pool.idle_timeout),
+        )
+        for backend_name, backend in pool.backends.items()
+    ]
+    persistence = None
+    if pool.persistence is not None:
+        persistence = CookiePersistence(
+            cookie=pool.persistence.cookie,
+            secret=secret,
+            same_site=pool.persistence.same_site,
+            strip=pool.persistence.strip,
+        )
+    return Pool(name=name, members=members, policy=POLICIES[pool.policy](), persistence=persistence)
+
+
+def _watch(reactor: Any, check: pool_config.Check) -> Watch:
+    probe: TcpProbe | HttpProbe
+    if check.kind == "tcp":
+        probe = TcpProbe(reactor=reactor, timeout_s=check.timeout)
+    else:
+        probe = HttpProbe(
+            reactor=reactor, timeout_s=check.timeout, path=check.path, host=check.host, expect=check.expect
+        )
+    return Watch(probe=probe, interval_s=check.interval)
+
+
+def make_rewriting(*, config: Config, counters: Counters) -> RewriteFilter | None:
+    """The filter of ``[cdn]``, if there is one."""
+    cdn = config.cdn
+    if cdn is None:
+        return None
+    rules = CdnRules(
+        host=cdn.host,
+        scheme=cdn.scheme,
+        paths=cdn.paths,
+        own_hosts=cdn.own_hosts,
+        attributes=cdn.attributes,
+        add_crossorigin=cdn.add_crossorigin,
+    )
+    return RewriteFilter(rules=rules, counters=counters)
+
+
+def make_worker(
+    *,
+    reactor: Any,
+    config: Config,
+    node_name: str,
+    backends: BackendsService,
+    rewriting: RewriteFilter | None,
+    counters: Counters,
+) -> WorkerService:
+    """The listeners of every service."""
+    worker = config.worker
+    return WorkerService(
+        reactor=reactor,
+        listeners=[
+            ListenerSpec(
+                name=name,
+                service_id=config.service_id(name),
+                tls=TlsFiles(service.tls.certificate, service.tls.key) if service.tls else None,
+            )
+            for name, service in config.services.items()
+        ],
+        requests=backends,
+        filters=[rewriting] if rewriting else [],
+        limits=Limits(
+            max_head=worker.max_head,
+            max_body=worker.max_body,
+            header_timeout_s=worker.header_timeout,
+            keepalive_timeout_s=worker.keepalive_timeout,
+            connect_timeout_s=worker.connect_timeout,
+            response_timeout_s=worker.response_timeout,
+        ),
+        counters=counters,
+        node_name=node_name if worker.expose else "",
+        stop_grace_s=worker.stop_grace,
+    )
