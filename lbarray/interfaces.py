@@ -24,6 +24,7 @@ from lbarray.values import (
 )
 
 __all__ = [
+    "IArrayChannel",
     "IAssignment",
     "IBalancePolicy",
     "IBodyFilter",
@@ -84,6 +85,26 @@ class IMembershipSource(Interface):
     def subscribe(changed: Callable[[Sequence[NodeReport]], None]) -> Callable[[], None]:
         """Call ``changed`` with the new members after each change of who, accepting, draining,
         weight or MAC (not of load alone). Returns a callable that ends it."""
+
+
+class IArrayChannel(Interface):
+    """Tells the other nodes something. Whatever arrives was sent by a node of this array, is hidden from others and
+    comes once; but some may never arrive, and later may overtake earlier.
+
+    A topic is a word of a room (``drain``, ``persistence``): up to 32 octets, and the same for all versions
+    of its payload.
+    """
+
+    def publish(topic: str, payload: bytes, to: str | None = None) -> None:
+        """Send to every other node, or to the one named ``to``. Does not block; nothing happens while
+        the node is not running, or when ``to`` is no other node.
+
+        :raises ValueError: a payload of more than 1,200 octets, or a topic of more than 32.
+        """
+
+    def subscribe(topic: str, received: Callable[[str, bytes], None]) -> Callable[[], None]:
+        """Call ``received(name of the sending node, payload)`` for each message of this topic; when it raises
+        :class:`lbarray.errors.BadInput`, that is counted. Returns a callable that ends it."""
 
 
 class IBalancePolicy(Interface):

@@ -9,7 +9,8 @@ from typing import Any
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from lbarray.interfaces import IBalancePolicy, IForwardingPlane, IMembershipSource
+from lbarray.errors import BadInput
+from lbarray.interfaces import IArrayChannel, IBalancePolicy, IForwardingPlane, IMembershipSource
 from lbarray.values import (
     HashBy,
     NodeReport,
@@ -20,7 +21,7 @@ from lbarray.values import (
     WorkerTarget,
 )
 
-__all__ = ["MemoryMembers", "MemoryPlane", "PlaneSuite", "PolicySuite", "every_split"]
+__all__ = ["ChannelSuite", "MemoryChannel", "MemoryMembers", "MemoryPlane", "PlaneSuite", "PolicySuite", "every_split"]
 
 
 def every_split(data: bytes) -> Iterator[list[bytes]]:
@@ -86,6 +87,125 @@ class MemoryMembers:
         self._reports = list(reports)
         for listener in list(self._listeners):
             listener(self._reports)
+
+
+@implementer(IArrayChannel)
+class MemoryChannel:
+    """The channel of one node of an array that is all in this process; delivers at once.
+
+    :ivar published: (topic, payload, to) of everything, in order.
+    """
+
+    def __init__(self, name: str, array: dict[str, MemoryChannel]) -> None:
+        self.name = name
+        self.published: list[tuple[str, bytes, str | None]] = []
+        self._array = array
+        self._topics: dict[str, list[Callable[[str, bytes], None]]] = {}
+
+    @classmethod
+    def array(cls, *names: str) -> list[MemoryChannel]:
+        """The channels of an array of these nodes, in their order."""
+        array: dict[str, MemoryChannel] = {}
+        for name in names:
+            array[name] = cls(name, array)
+        return list(array.values())
+
+    def publish(self, topic: str, payload: bytes, to: str | None = None) -> None:
+        if not 0 < len(topic.encode()) <= 32 or len(payload) > 1200:
+            raise ValueError(f"{topic!r} with {len(payload)} octets")
+        self.published.append((topic, payload, to))
+        for name, channel in self._array.items():
+            if name != self.name and to in (None, name):
+                channel.deliver(self.name, topic, payload)
+
+    def subscribe(self, topic: str, received: Callable[[str, bytes], None]) -> Callable[[], None]:
+        listeners = self._topics.setdefault(topic, [])
+        listeners.append(received)
+        return lambda: listeners.remove(received)
+
+    def deliver(self, sender: str, topic: str, payload: bytes) -> None:
+        """Node ``sender`` says this."""
+        for received in list(self._topics.get(topic, ())):
+            try:
+                received(sender, payload)
+            except BadInput:
+                pass
+
+
+class ChannelSuite:
+    """Mix into a ``SynchronousTestCase`` that has ``make_channels``: what every array channel keeps."""
+
+    assertEqual: Any
+    assertRaises: Any
+
+    def make_channels(self) -> Sequence[Any]:
+        """The channels of running nodes ``a``, ``b`` and ``c``, which hear each other at once."""
+        raise AssertionError("a suite needs make_channels")
+
+    def hearing(self, topic: str = "topic") -> tuple[Sequence[Any], list[tuple[str, str, bytes]]]:
+        """The channels, and where what arrives will be: (hearing node, sender, payload)."""
+        channels = self.make_channels()
+        heard: list[tuple[str, str, bytes]] = []
+        for name, channel in zip("abc", channels, strict=True):
+            channel.subscribe(topic, lambda sender, payload, name=name: heard.append((name, sender, payload)))
+        return channels, heard
+
+    def test_provides(self) -> None:
+        """It has every method of the interface."""
+        for channel in self.make_channels():
+            verifyObject(IArrayChannel, channel)
+
+    def test_everyone_else(self) -> None:
+        """Every other node hears it, with the name of who said it."""
+        channels, heard = self.hearing()
+        channels[1].publish("topic", b"said")
+        self.assertEqual(sorted(heard), [("a", "b", b"said"), ("c", "b", b"said")])
+
+    def test_one(self) -> None:
+        """A message may be for one node; for a node that does not exist it is for none."""
+        channels, heard = self.hearing()
+        channels[0].publish("topic", b"said", "c")
+        channels[0].publish("topic", b"lost", "nobody")
+        channels[0].publish("topic", b"lost", "a")
+        self.assertEqual(heard, [("c", "a", b"said")])
+
+    def test_other_topics(self) -> None:
+        """Nobody hears what they did not ask for."""
+        channels, heard = self.hearing()
+        channels[0].publish("other", b"said")
+        self.assertEqual(heard, [])
+
+    def test_unsubscribe(self) -> None:
+        """And nobody hears any more after ending it."""
+        channels = self.make_channels()
+        heard: list[bytes] = []
+        end = channels[1].subscribe("topic", lambda sender, payload: heard.append(payload))
+        channels[0].publish("topic", b"first")
+        end()
+        channels[0].publish("topic", b"second")
+        self.assertEqual(heard, [b"first"])
+
+    def test_listener_that_refuses(self) -> None:
+        """A listener that finds the payload bad does not keep the others from hearing it."""
+        channels = self.make_channels()
+        heard: list[bytes] = []
+
+        def refuse(sender: str, payload: bytes) -> None:
+            raise BadInput("of no use")
+
+        channels[1].subscribe("topic", refuse)
+        channels[1].subscribe("topic", lambda sender, payload: heard.append(payload))
+        channels[0].publish("topic", b"said")
+        self.assertEqual(heard, [b"said"])
+
+    def test_limits(self) -> None:
+        """The longest that is promised arrives; longer is the caller's mistake."""
+        channels, heard = self.hearing("t" * 32)
+        channels[0].publish("t" * 32, bytes(1200), "b")
+        self.assertEqual(heard, [("b", "a", bytes(1200))])
+        self.assertRaises(ValueError, channels[0].publish, "topic", bytes(1201))
+        self.assertRaises(ValueError, channels[0].publish, "t" * 33, b"")
+        self.assertRaises(ValueError, channels[0].publish, "", b"")
 
 
 class PlaneSuite:

@@ -112,11 +112,13 @@ class Load:
     :ivar connections: client connections open now.
     :ivar requests_per_s: over the last heartbeat interval.
     :ivar cpu: share of the node's processors in use, 0.0 to 1.0.
+    :ivar accept_queue: clients whose connection the kernel holds and no worker has taken yet.
     """
 
     connections: int = 0
     requests_per_s: float = 0.0
     cpu: float = 0.0
+    accept_queue: int = 0
 
 
 @attrs.frozen

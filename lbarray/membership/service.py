@@ -17,7 +17,9 @@ from zope.interface import implementer
 
 from lbarray.errors import SystemRefused
 from lbarray.interfaces import IMembershipSource
-from lbarray.membership.heartbeat import BadHeartbeat, Beat, HeartbeatCodec, Kind, ReplayGuard
+from lbarray.membership.channel import ArrayChannel
+from lbarray.membership.datagram import BadDatagram, DatagramCodec, Kind, ReplayGuard, Stamp
+from lbarray.membership.heartbeat import decode_report, encode_report
 from lbarray.membership.table import Event, Joined, Left, MembershipTable
 from lbarray.telemetry.counters import Counters
 from lbarray.values import Address, NodeReport
@@ -38,13 +40,14 @@ class _Port(DatagramProtocol):
 
 @implementer(IMembershipSource)
 class MembershipService(Service):
-    """Tells the others that this node lives, and hears who else does.
+    """Tells the others that this node lives, and hears who else does; carries the messages of the array's channel.
 
     :param peers: address of every other node, by name.
     :param report: what this node says of itself now.
     :param alone_with_wrong_key: called when, for as long after the start as makes a silent node lost, every
         heartbeat of the other nodes was signed with another key than ours: it is ours that is wrong.
     :param wall_clock: seconds since the epoch.
+    :ivar channel: the :class:`lbarray.interfaces.IArrayChannel`.
     """
 
     log = Logger()
@@ -57,7 +60,7 @@ class MembershipService(Service):
         bind: Address,
         port: int,
         peers: Mapping[str, Address],
-        codec: HeartbeatCodec,
+        codec: DatagramCodec,
         interval_s: float,
         lost_after: int,
         report: Callable[[], NodeReport],
@@ -66,6 +69,7 @@ class MembershipService(Service):
         alone_with_wrong_key: Callable[[SystemRefused], None] = lambda error: None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
+        self.channel = ArrayChannel(send=self._send_message, counters=counters)
         self.table = MembershipTable(lost_after_s=interval_s * lost_after)
         self._reactor = reactor
         self._name = name
@@ -139,12 +143,20 @@ class MembershipService(Service):
         self._apply(self.table.heard(own, self._reactor.seconds()))
         self._send(Kind.ALIVE, own)
 
+    def _send_message(self, body: bytes, to: str | None) -> None:
+        peers = self._peers if to is None else {to: self._peers[to]} if to in self._peers else {}
+        self._write(Kind.MESSAGE, body, self._report().incarnation, peers)
+
     def _send(self, kind: Kind, report: NodeReport) -> None:
+        self._write(kind, encode_report(report), report.incarnation, self._peers)
+
+    def _write(self, kind: Kind, body: bytes, incarnation: int, peers: Mapping[str, str]) -> None:
         if self._listening is None:
             return
         self._sequence += 1
-        datagram = self._codec.encode(Beat(kind, self._sequence, self._wall_clock(), report))
-        for peer, address in self._peers.items():
+        stamp = Stamp(kind, self._name, incarnation, self._sequence, self._wall_clock())
+        datagram = self._codec.seal(stamp, body)
+        for peer, address in peers.items():
             try:
                 self._protocol.transport.write(datagram, (address, self._port))  # type: ignore[union-attr]
             except OSError:
@@ -152,21 +164,27 @@ class MembershipService(Service):
 
     def _received(self, datagram: bytes, source: str) -> None:
         try:
-            beat = self._codec.decode(datagram)
-            name = beat.report.name
-            if name not in self._peers:
-                raise BadHeartbeat("stranger", f"a heartbeat of {name}, which is no other node of this configuration")
-            self._guard.admit(beat, self._wall_clock())
-        except BadHeartbeat as error:
+            stamp, body = self._codec.open(datagram)
+            if stamp.sender not in self._peers:
+                raise BadDatagram(
+                    "stranger", f"a datagram of {stamp.sender}, which is no other node of this configuration"
+                )
+            self._guard.admit(stamp, self._wall_clock())
+            if stamp.kind is Kind.MESSAGE:
+                self.channel.deliver(stamp.sender, body)
+            else:
+                self._heard(stamp, decode_report(body, name=stamp.sender, incarnation=stamp.incarnation))
+        except BadDatagram as error:
             self._counters.add("heartbeat_refused", error.why)
             if error.why != "replayed":
                 self._complain(error, source)
-            return
-        self._counters.add("heartbeats", name)
-        if beat.kind is Kind.LEAVING:
-            self._apply(self.table.left(name))
+
+    def _heard(self, stamp: Stamp, report: NodeReport) -> None:
+        self._counters.add("heartbeats", report.name)
+        if stamp.kind is Kind.LEAVING:
+            self._apply(self.table.left(report.name))
         else:
-            self._apply(self.table.heard(beat.report, self._reactor.seconds()))
+            self._apply(self.table.heard(report, self._reactor.seconds()))
 
     def _look_around(self) -> None:
         self._first_look = None
@@ -181,7 +199,7 @@ class MembershipService(Service):
                 )
             )
 
-    def _complain(self, error: BadHeartbeat, source: str) -> None:
+    def _complain(self, error: BadDatagram, source: str) -> None:
         now = self._reactor.seconds()
         key = (source, error.why)
         if error.why == "wrong_key" and source in self._names:

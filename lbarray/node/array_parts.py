@@ -13,7 +13,7 @@ from lbarray.config.model import Config
 from lbarray.errors import SystemRefused
 from lbarray.failover.service import FailoverService
 from lbarray.kernel.journal import Journal
-from lbarray.membership.heartbeat import HeartbeatCodec
+from lbarray.membership.datagram import DatagramCodec
 from lbarray.membership.service import MembershipService
 from lbarray.scheduler.bpf_plane import BpfPlane
 from lbarray.scheduler.service import SchedulerService
@@ -42,7 +42,7 @@ def make_membership(
         bind=nodes[node_name].address,
         port=config.membership.port,
         peers={name: node.address for name, node in nodes.items() if name != node_name},
-        codec=HeartbeatCodec(secret=secret, array_name=config.array.name),
+        codec=DatagramCodec(secret=secret, array_name=config.array.name),
         interval_s=config.membership.interval,
         lost_after=config.membership.lost_after,
         report=report,
