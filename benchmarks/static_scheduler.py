@@ -43,7 +43,7 @@ def main(argument: str) -> None:
         counters=Counters(),
     )
     service.startService()
-    service.set_active(True)
+    service.set_owned(frozenset({ip_address(wanted["vip"])}))
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     reactor.run()
 

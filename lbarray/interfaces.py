@@ -6,12 +6,13 @@ one, the public suite of tests for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from zope.interface import Attribute, Interface
 
 from lbarray.http.events import RequestHead, ResponseHead
 from lbarray.values import (
+    Address,
     BackendAddress,
     ClientAddress,
     NodeReport,
@@ -39,8 +40,8 @@ __all__ = [
 class IForwardingPlane(Interface):
     """Moves the packets of the VIPs. Everything here is called from the reactor's thread.
 
-    Order: ``attach``, then any of the others, then ``detach``. A plane that is attached but not
-    active passes every packet up, untouched.
+    Order: ``attach``, then any of the others, then ``detach``. A plane that is attached but
+    active for no VIP passes every packet up, untouched.
     """
 
     name: str = Attribute("``bpf-tc``, ``bpf-xdp`` or ``packet``: what the operator reads")
@@ -54,8 +55,14 @@ class IForwardingPlane(Interface):
     def detach() -> None:
         """Disconnect and free everything. Idempotent; does not raise."""
 
-    def set_active(active: bool) -> None:
-        """Start or stop forwarding: this node owns the VIPs, or no longer does."""
+    def set_active(vips: Collection[Address]) -> None:
+        """Forward the packets of these VIPs from now on, and pass those of others up; none at all: forward nothing.
+
+        Several planes may be active for one VIP at once (equal-cost multipath): their rows are the same.
+        A VIP without a service is of no effect.
+
+        :raises lbarray.errors.SystemRefused: the kernel said no.
+        """
 
     def set_services(services: Sequence[PlaneService]) -> None:
         """Replace the services whose packets are scheduled.

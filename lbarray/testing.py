@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -12,6 +12,7 @@ from zope.interface.verify import verifyObject
 from lbarray.errors import BadInput
 from lbarray.interfaces import IArrayChannel, IBalancePolicy, IForwardingPlane, IMembershipSource
 from lbarray.values import (
+    Address,
     HashBy,
     NodeReport,
     PlaneCounters,
@@ -40,7 +41,7 @@ class MemoryPlane:
 
     def __init__(self) -> None:
         self.attached = False
-        self.active = False
+        self.active: frozenset[Address] = frozenset()
         self.services: tuple[PlaneService, ...] = ()
         self.workers: dict[int, WorkerTarget] = {}
         self.rows: dict[int, RowChange] = {}
@@ -51,8 +52,8 @@ class MemoryPlane:
     def detach(self) -> None:
         self.attached = False
 
-    def set_active(self, active: bool) -> None:
-        self.active = active
+    def set_active(self, vips: Collection[Address]) -> None:
+        self.active = frozenset(vips)
 
     def set_services(self, services: Sequence[PlaneService]) -> None:
         self.services = tuple(services)
@@ -245,10 +246,10 @@ class PlaneSuite:
         worker = WorkerTarget(3, "c", IPv4Address("192.0.2.3"), b"\2\0\0\0\0\3")
         plane.set_workers([worker])
         plane.apply([RowChange(0, 3, 3), RowChange(1, 3, 3)])
-        plane.set_active(True)
+        plane.set_active([self.SERVICE.id.address])
         plane.set_workers([])
         plane.set_services([])
-        plane.set_active(False)
+        plane.set_active([])
         self.assertEqual(type(plane.counters()), PlaneCounters)
 
 

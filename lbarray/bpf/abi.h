@@ -8,7 +8,6 @@
 #define MAX_ROWS 131071
 
 struct config {
-	__u32 active;      /* 1: schedule; 0: pass everything up */
 	__u32 ifindex;     /* where forwarded frames leave */
 	__u32 table_size;  /* rows in use */
 	__u32 seed;        /* of the hash; the same on every node */
@@ -27,6 +26,7 @@ enum hash_by { HASH_BY_CONNECTION = 0, HASH_BY_CLIENT = 1 };
 
 struct service {
 	__u32 hash_by;
+	__u32 active; /* 1: this node schedules its VIP; 0: pass up */
 };
 
 /* One aligned word, so that a packet never meets half a change. */

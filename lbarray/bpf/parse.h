@@ -5,6 +5,7 @@
 #include <linux/if_ether.h>
 #include <linux/in.h>
 #include <linux/ip.h>
+#include <linux/ipv6.h>
 #include <linux/tcp.h>
 
 #include "abi.h"
@@ -59,6 +60,23 @@ static __always_inline enum verdict parse_ipv4(struct cursor *cursor, struct flo
 	__builtin_memcpy(flow->to.address + 12, &ip->daddr, 4);
 	flow->to.protocol = IPPROTO_TCP;
 	cursor->at += length;
+	return GO_ON;
+}
+
+static __always_inline enum verdict parse_ipv6(struct cursor *cursor, struct flow *flow)
+{
+	struct ipv6hdr *ip = cursor->at;
+
+	if ((void *)(ip + 1) > cursor->end)
+		return PASSED_TRUNCATED;
+	if (ip->nexthdr == IPPROTO_FRAGMENT)
+		return PASSED_FRAGMENT;
+	if (ip->nexthdr != IPPROTO_TCP)
+		return PASSED_NOT_TCP;
+	__builtin_memcpy(flow->source, &ip->saddr, 16);
+	__builtin_memcpy(flow->to.address, &ip->daddr, 16);
+	flow->to.protocol = IPPROTO_TCP;
+	cursor->at = ip + 1;
 	return GO_ON;
 }
 

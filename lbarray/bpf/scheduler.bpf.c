@@ -20,14 +20,15 @@ static __always_inline enum verdict decide(struct cursor *cursor, const struct c
 	enum verdict verdict;
 	__u16 protocol;
 
-	if (!config->active)
-		return PASSED_INACTIVE;
 	verdict = parse_ethernet(cursor, &protocol);
 	if (verdict != GO_ON)
 		return verdict;
-	if (protocol != bpf_htons(ETH_P_IP))
+	if (protocol == bpf_htons(ETH_P_IP))
+		verdict = parse_ipv4(cursor, &flow);
+	else if (protocol == bpf_htons(ETH_P_IPV6))
+		verdict = parse_ipv6(cursor, &flow);
+	else
 		return PASSED_NOT_IP;
-	verdict = parse_ipv4(cursor, &flow);
 	if (verdict != GO_ON)
 		return verdict;
 	verdict = parse_tcp(cursor, &flow);
@@ -36,6 +37,8 @@ static __always_inline enum verdict decide(struct cursor *cursor, const struct c
 	service = bpf_map_lookup_elem(&services, &flow.to);
 	if (!service)
 		return PASSED_NO_SERVICE;
+	if (!service->active)
+		return PASSED_INACTIVE;
 	return choose_worker(&flow, config, service, worker, index);
 }
 

@@ -159,7 +159,7 @@ class NodeService(MultiService):
     def _own(self, owner: bool) -> None:
         """The VIPs are ours, or no longer are."""
         if self.scheduler is not None and not self._stopping:
-            self.scheduler.set_active(owner)
+            self.scheduler.set_owned(frozenset(vip.ip for vip in self.config.array.vips) if owner else frozenset())
         self._tell()
 
     def _tell(self) -> None:

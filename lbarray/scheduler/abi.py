@@ -29,9 +29,9 @@ MAX_SERVICES = 256
 MAX_ROWS = 131071
 
 U32 = struct.Struct("=I")
-CONFIG = struct.Struct("=IIII6sH")
+CONFIG = struct.Struct("=III6sH")
 SERVICE_KEY = struct.Struct("=16s2sBB")
-SERVICE = struct.Struct("=I")
+SERVICE = struct.Struct("=II")
 ROW = struct.Struct("=HH")
 WORKER = struct.Struct("=6sBB")
 TALLY = struct.Struct("=QQ")

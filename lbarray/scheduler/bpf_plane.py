@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from zope.interface import implementer
@@ -17,7 +17,6 @@ from lbarray.scheduler.abi import (
     MAX_WORKERS,
     ROW,
     SERVICE,
-    SERVICE_KEY,
     TALLY,
     U32,
     WORKER,
@@ -25,7 +24,7 @@ from lbarray.scheduler.abi import (
     WorkerFlag,
     pack_service_key,
 )
-from lbarray.values import PlaneCounters, PlaneService, RowChange, WorkerTarget
+from lbarray.values import Address, PlaneCounters, PlaneService, RowChange, WorkerTarget
 
 __all__ = ["BpfPlane", "detach_classifier"]
 
@@ -59,8 +58,8 @@ class BpfPlane:
         self._object_path = object_path
         self._object: ObjectFile | None = None
         self._classifier: Classifier | None = None
-        self._active = False
-        self._keys: set[bytes] = set()
+        self._active: frozenset[Address] = frozenset()
+        self._services: tuple[PlaneService, ...] = ()
         self._workers: set[int] = set()
 
     def attach(self) -> None:
@@ -98,22 +97,24 @@ class BpfPlane:
         return self._object.map(name)
 
     def _write_config(self, index: int, mac: bytes) -> None:
-        value = CONFIG.pack(self._active, index, self._table_size, self._seed, mac, 0)
+        value = CONFIG.pack(index, self._table_size, self._seed, mac, 0)
         self._map("configs").update(U32.pack(0), value)
 
-    def set_active(self, active: bool) -> None:
-        self._active = active
-        place = link(self._interface)
-        self._write_config(place.index, place.mac)
+    def set_active(self, vips: Collection[Address]) -> None:
+        self._active = frozenset(vips)
+        self.set_services(self._services)
 
     def set_services(self, services: Sequence[PlaneService]) -> None:
         held = self._map("services")
-        wanted = {pack_service_key(service.id): SERVICE.pack(service.hash_by) for service in services}
+        wanted = {
+            pack_service_key(service.id): SERVICE.pack(service.hash_by, service.id.address in self._active)
+            for service in services
+        }
         for key, value in wanted.items():
             held.update(key, value)
-        for key in self._keys - set(wanted):
+        for key in {pack_service_key(service.id) for service in self._services} - set(wanted):
             held.delete(key)
-        self._keys = {key for key in wanted if len(key) == SERVICE_KEY.size}
+        self._services = tuple(services)
 
     def set_workers(self, workers: Sequence[WorkerTarget]) -> None:
         held = self._map("workers")

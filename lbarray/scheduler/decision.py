@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 import attrs
 
 from lbarray.scheduler.abi import Verdict, mapped
-from lbarray.values import HashBy, ServiceId, WorkerTarget
+from lbarray.values import Address, HashBy, ServiceId, WorkerTarget
 
 __all__ = ["Decision", "decide", "hash_flow"]
 
@@ -52,7 +52,7 @@ class Decision:
 class View:
     """What the program's maps hold."""
 
-    active: bool
+    active: frozenset[Address]
     mac: bytes
     seed: int
     table_size: int
@@ -63,27 +63,40 @@ class View:
 
 def decide(frame: bytes, view: View) -> Decision:
     """The same decision as the program's, for an Ethernet frame."""
-    if not view.active:
-        return Decision(Verdict.PASSED_INACTIVE)
     if len(frame) < 14:
         return Decision(Verdict.PASSED_TRUNCATED)
-    if frame[12:14] != b"\x08\x00":
-        return Decision(Verdict.PASSED_NOT_IP)
     packet = frame[14:]
-    if len(packet) < 20 or (packet[0] & 0x0F) < 5:
-        return Decision(Verdict.PASSED_TRUNCATED)
-    if packet[9] != 6:
-        return Decision(Verdict.PASSED_NOT_TCP)
-    if struct.unpack_from("!H", packet, 6)[0] & 0x3FFF:
-        return Decision(Verdict.PASSED_FRAGMENT)
-    segment = packet[(packet[0] & 0x0F) * 4 :]
+    source: Address
+    vip: Address
+    if frame[12:14] == b"\x08\x00":
+        if len(packet) < 20 or (packet[0] & 0x0F) < 5:
+            return Decision(Verdict.PASSED_TRUNCATED)
+        if packet[9] != 6:
+            return Decision(Verdict.PASSED_NOT_TCP)
+        if struct.unpack_from("!H", packet, 6)[0] & 0x3FFF:
+            return Decision(Verdict.PASSED_FRAGMENT)
+        source, vip = IPv4Address(packet[12:16]), IPv4Address(packet[16:20])
+        segment = packet[(packet[0] & 0x0F) * 4 :]
+    elif frame[12:14] == b"\x86\xdd":
+        if len(packet) < 40:
+            return Decision(Verdict.PASSED_TRUNCATED)
+        if packet[6] == 44:
+            return Decision(Verdict.PASSED_FRAGMENT)
+        if packet[6] != 6:
+            return Decision(Verdict.PASSED_NOT_TCP)
+        source, vip = IPv6Address(packet[8:24]), IPv6Address(packet[24:40])
+        segment = packet[40:]
+    else:
+        return Decision(Verdict.PASSED_NOT_IP)
     if len(segment) < 20:
         return Decision(Verdict.PASSED_TRUNCATED)
     source_port, port = struct.unpack_from("!HH", segment)
-    hash_by = view.services.get(ServiceId(IPv4Address(packet[16:20]), port))
+    hash_by = view.services.get(ServiceId(vip, port))
     if hash_by is None:
         return Decision(Verdict.PASSED_NO_SERVICE)
-    value = hash_flow(mapped(IPv4Address(packet[12:16])), source_port, port, hash_by, view.seed)
+    if vip not in view.active:
+        return Decision(Verdict.PASSED_INACTIVE)
+    value = hash_flow(mapped(source), source_port, port, hash_by, view.seed)
     worker = view.workers.get(view.rows.get(value % view.table_size, -1)) if view.table_size else None
     if worker is None:
         return Decision(Verdict.PASSED_NO_WORKER)

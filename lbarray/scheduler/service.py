@@ -13,7 +13,7 @@ from lbarray.errors import SystemRefused
 from lbarray.scheduler.maglev import Weighted
 from lbarray.scheduler.table import RowTable
 from lbarray.telemetry.counters import Counters
-from lbarray.values import NodeReport, PlaneService, WorkerTarget
+from lbarray.values import Address, NodeReport, PlaneService, WorkerTarget
 
 __all__ = ["SchedulerService"]
 
@@ -44,7 +44,7 @@ class SchedulerService(Service):
         counters: Counters,
     ) -> None:
         self.table = table
-        self.active = False
+        self.owned: frozenset[Address] = frozenset()
         self._clock = clock
         self._node_name = node_name
         self._plane = plane
@@ -71,12 +71,17 @@ class SchedulerService(Service):
             self._gathering = None
         self._plane.detach()
 
-    def set_active(self, active: bool) -> None:
-        """This node owns the VIPs, or no longer does. The rows are there already."""
-        self.active = active
+    @property
+    def active(self) -> bool:
+        """Does it forward for any VIP?"""
+        return bool(self.owned)
+
+    def set_owned(self, vips: frozenset[Address]) -> None:
+        """These are the VIPs that this node schedules from now on. The rows are there already."""
+        self.owned = vips
         if self.running:
             try:
-                self._plane.set_active(active)
+                self._plane.set_active(vips)
             except SystemRefused as error:
                 self._counters.add("plane_refused", "active")
                 self.log.critical("{error}", error=error)
@@ -127,6 +132,7 @@ class SchedulerService(Service):
         return {
             "plane": self._plane.name,
             "active": self.active,
+            "owned": sorted(str(vip) for vip in self.owned),
             "generation": self.table.generation,
             "rows": self.table.size,
             "verdicts": counted.packets,

@@ -7,7 +7,7 @@ import random
 import re
 import struct
 import subprocess
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
@@ -21,10 +21,12 @@ from lbarray.scheduler.decision import Decision, View, decide
 from lbarray.scheduler.maglev import Weighted
 from lbarray.scheduler.table import RowTable
 from lbarray.testing import PlaneSuite
-from lbarray.values import HashBy, PlaneService, ServiceId, WorkerTarget
+from lbarray.values import Address, HashBy, PlaneService, ServiceId, WorkerTarget
 
 VIP, OTHER = IPv4Address("192.0.2.100"), IPv4Address("192.0.2.101")
-WEB, SECURE = ServiceId(VIP, 80), ServiceId(VIP, 443)
+VIP6 = IPv6Address("2001:db8::100")
+WEB, SECURE, WEB6 = ServiceId(VIP, 80), ServiceId(VIP, 443), ServiceId(VIP6, 80)
+BOTH: frozenset[Address] = frozenset({VIP, VIP6})
 TC_OK, TC_REDIRECT = 0, 7
 INDEX = {"a": 0, "b": 1, "c": 2}
 
@@ -56,6 +58,13 @@ def frame(
     ip += IPv4Address(source).packed + to.packed + b"\1" * (4 * options)
     whole = b"\2\0\0\0\0\1" + b"\2\0\0\0\0\x99" + struct.pack("!H", ether) + ip + tcp
     return whole[:cut]
+
+
+def frame6(source: str = "2001:db8:1::7", sport: int = 40000, *, to: IPv6Address = VIP6, header: int = 6) -> bytes:
+    """An Ethernet frame with a TCP segment over IPv6."""
+    tcp = struct.pack("!HHIIBBHHH", sport, 80, 1, 0, 0x50, 0x18, 1000, 0, 0)
+    ip = struct.pack("!IHBB", 6 << 28, len(tcp), header, 64) + IPv6Address(source).packed + to.packed
+    return b"\2\0\0\0\0\1" + b"\2\0\0\0\0\x99" + b"\x86\xdd" + ip + tcp
 
 
 class AbiTests(SynchronousTestCase):
@@ -142,7 +151,7 @@ class DecisionTests(SynchronousTestCase):
         self.plane = plane_for(self)
         self.addCleanup(self.plane.detach)
         self.plane.attach()
-        self.services = {WEB: HashBy.CONNECTION, SECURE: HashBy.CLIENT}
+        self.services = {WEB: HashBy.CONNECTION, SECURE: HashBy.CLIENT, WEB6: HashBy.CONNECTION}
         self.plane.set_services([PlaneService(service, by) for service, by in self.services.items()])
         self.workers = [
             WorkerTarget(0, "a", IPv4Address("192.0.2.1"), b"\2\0\0\0\0\1", local=True),
@@ -151,9 +160,9 @@ class DecisionTests(SynchronousTestCase):
         self.plane.set_workers(self.workers)  # c has rows but is not known
         self.table = RowTable(INDEX, 101)
         self.plane.apply(self.table.update([Weighted(name) for name in INDEX]))
-        self.plane.set_active(True)
+        self.plane.set_active([VIP, VIP6])
 
-    def view(self, *, active: bool = True) -> View:
+    def view(self, *, active: frozenset[Address] = BOTH) -> View:
         return View(
             active=active,
             mac=b"\0" * 6,
@@ -164,7 +173,7 @@ class DecisionTests(SynchronousTestCase):
             workers={worker.index: worker for worker in self.workers},
         )
 
-    def both(self, packet: bytes, *, active: bool = True) -> Decision:
+    def both(self, packet: bytes, *, active: frozenset[Address] = BOTH) -> Decision:
         wanted = decide(packet, self.view(active=active))
         before = self.plane.counters().packets
         code, out, _ = self.plane.program.test_run(packet)
@@ -216,8 +225,22 @@ class DecisionTests(SynchronousTestCase):
 
     def test_inactive(self) -> None:
         """A backup touches nothing."""
-        self.plane.set_active(False)
-        self.assertEqual(self.both(frame(), active=False).verdict, abi.Verdict.PASSED_INACTIVE)
+        self.plane.set_active([])
+        self.assertEqual(self.both(frame(), active=frozenset()).verdict, abi.Verdict.PASSED_INACTIVE)
+
+    def test_owner_of_one_vip(self) -> None:
+        """Each VIP has its own owner: packets of those of others are left alone."""
+        only = frozenset({VIP6})
+        self.plane.set_active(only)
+        self.assertEqual(self.both(frame(), active=only).verdict, abi.Verdict.PASSED_INACTIVE)
+        self.assertNotEqual(self.both(frame6(), active=only).verdict, abi.Verdict.PASSED_INACTIVE)
+
+    def test_ipv6(self) -> None:
+        """Flows of IPv6 clients: the same worker, the same frame, as in Python."""
+        seen = {self.both(frame6(f"2001:db8:{number:x}::1", number)).verdict for number in range(1024, 1100)}
+        self.assertEqual(seen, {abi.Verdict.FORWARDED, abi.Verdict.PASSED_LOCAL, abi.Verdict.PASSED_NO_WORKER})
+        self.assertEqual(self.both(frame6(header=58)).verdict, abi.Verdict.PASSED_NOT_TCP)
+        self.assertEqual(self.both(frame6(to=IPv6Address("2001:db8::101"))).verdict, abi.Verdict.PASSED_NO_SERVICE)
 
     def test_shares_are_counted(self) -> None:
         """Packets and octets by worker."""

@@ -59,9 +59,11 @@ class SchedulerServiceTests(SynchronousTestCase):
     def test_ready_before_it_is_owner(self) -> None:
         """A backup has its rows already: taking over is one flag."""
         self.assertEqual(self.owners(), {0, 1})
-        self.assertFalse(self.plane.active)
-        self.service.set_active(True)
-        self.assertTrue(self.plane.active)
+        self.assertEqual(self.plane.active, frozenset())
+        vip = PlaneSuite.SERVICE.id.address
+        self.service.set_owned(frozenset({vip}))
+        self.assertEqual(self.plane.active, {vip})
+        self.assertTrue(self.service.active)
 
     def test_itself_is_local(self) -> None:
         """Our own packets are passed up, not sent out."""
