@@ -132,6 +132,8 @@ def _files(config: Config) -> Iterator[tuple[str, Path, str]]:
         if service.tls is not None:
             yield f"services.{name}.tls.certificate", service.tls.certificate, "a certificate chain in PEM"
             yield f"services.{name}.tls.key", service.tls.key, "the certificate's private key in PEM"
+    if config.console.token_file is not None:
+        yield "console.token_file", config.console.token_file, "a file whose first line is the API's token"
     manhole = config.console.manhole
     if manhole is not None and manhole.authorized_keys is not None:
         yield "console.manhole.authorized_keys", manhole.authorized_keys, "a file of SSH public keys"
@@ -152,8 +154,8 @@ def _unreadable(key: str, path: Path, what: str) -> Problem | None:
         return Problem(key, f'"{path}": {error.strerror}', f"{what}, readable by this user")
     if not octets.strip():
         return Problem(key, f'"{path}": an empty file', what)
-    if key == "array.key_file":
-        if len(path.read_bytes().strip()) < 16:
+    if key in ("array.key_file", "console.token_file"):
+        if len(path.read_bytes().split(b"\n", 1)[0].strip()) < 16:
             return Problem(key, f'"{path}": fewer than 16 octets', what + " (openssl rand -hex 32)")
         if mode & 0o007:
             return Problem(key, f'"{path}": every user of this machine can read it', f"chmod 600 {path}")

@@ -27,9 +27,14 @@ class Manhole:
 class Console:
     """``[console]``.
 
-    :ivar status: loopback address of the JSON status over HTTP; ``[console]`` without it uses the
-        default.
+    Whoever may open the node's Unix socket, ``NODE.sock`` in ``array.state_dir`` (its owner and root), may do
+    everything; ``lbarray status`` and the other commands use it.
+
+    :ivar status: address of the HTTP API over TCP, which whoever is on this machine may read.
+    :ivar token_file: file whose first line lets its bearer change things over TCP
+        (``Authorization: Bearer``); without it, changes go over the Unix socket only.
     """
 
     status: HostPortText = HostPort("127.0.0.1", 9080)
+    token_file: PathText | None = None
     manhole: Manhole | None = None

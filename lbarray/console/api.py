@@ -1,70 +1,265 @@
-"""The status over HTTP, for programs and for curl; on loopback."""
+"""The HTTP API: the node's status, its metrics, and every action, for programs, for the command line and for curl."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import attrs
+from twisted.internet.defer import maybeDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.http import Request
-from twisted.web.resource import NoResource, Resource
-from twisted.web.server import Site
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Site
+from twisted.web.server import Request as SiteRequest
 
-from lbarray.console.listening import ConsolePort
+from lbarray.console.access import Access, Caller
+from lbarray.console.actions import Action, Refused
 from lbarray.console.metrics import exposition
-from lbarray.console.tables import array_table, pools_table, services_table
+from lbarray.console.openapi import document
+from lbarray.console.tables import status_tables
 from lbarray.console.view import NodeView
+from lbarray.errors import ArrayError, BadConfig, SystemRefused
 
-__all__ = ["StatusService"]
+__all__ = ["api_site"]
+
+#: Octets of a request's content: the largest is a configuration.
+MAX_CONTENT = 1 << 20
+JSON = "application/json"
+TEXT = "text/plain; charset=utf-8"
 
 
-class _Text(Resource):
+def error_of(error: ArrayError) -> tuple[int, dict[str, object]]:
+    """The HTTP status of an error, and its one shape: ``{"error": {"reason", "message", …}}``."""
+    said: dict[str, object] = {"reason": "refused", "message": str(error)}
+    status = 409
+    if isinstance(error, Refused):
+        status, said["reason"] = error.status, error.reason
+    elif isinstance(error, BadConfig):
+        status, said["reason"] = 422, "bad_config"
+        said["problems"] = [attrs.asdict(problem) for problem in error.problems]
+    elif isinstance(error, SystemRefused):
+        status, said["reason"] = 503, "system_refused"
+        said["advice"] = error.advice
+    return status, {"error": said}
+
+
+class ApiResource(Resource):
+    """A resource that answers in one shape, also when something is wrong."""
+
+    def __init__(self, view: NodeView, access: Access) -> None:
+        super().__init__()
+        self.view = view
+        self.access = access
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        return _Nowhere(self.view, self.access)
+
+    def send(self, request: Request, content: bytes, content_type: str = JSON, status: int = 200) -> bytes:
+        """The whole answer."""
+        request.setResponseCode(status)
+        for name, value in (
+            ("content-type", content_type),
+            ("cache-control", "no-store"),
+            ("x-content-type-options", "nosniff"),
+            ("content-length", str(len(content))),
+        ):
+            request.setHeader(name.encode(), value.encode())
+        return content
+
+    def send_json(self, request: Request, value: object, status: int = 200) -> bytes:
+        """A value as JSON."""
+        return self.send(request, json.dumps(value, indent=1, default=str).encode() + b"\n", status=status)
+
+    def refuse(self, request: Request, status: int, reason: str, message: str) -> bytes:
+        """An error of the caller's."""
+        if status == 401:
+            request.setHeader(b"www-authenticate", b'Bearer realm="lbarray"')
+        return self.send_json(request, {"error": {"reason": reason, "message": message}}, status)
+
+    def render(self, request: Request) -> Any:
+        caller = self.access.of(request)
+        if not caller.may_read:
+            return self.refuse(
+                request, 401, "unauthorized", "a token or a client certificate is needed: Authorization: Bearer TOKEN"
+            )
+        handler = getattr(self, "do_" + request.method.decode("ascii", "replace"), None)
+        if request.method == b"HEAD":
+            handler = getattr(self, "do_GET", None)
+        if handler is None:
+            allowed = sorted(name[3:] for name in dir(self) if name.startswith("do_"))
+            request.setHeader(b"allow", ", ".join(allowed).encode())
+            return self.refuse(request, 405, "method_not_allowed", f"{request.path.decode()} takes {allowed[0]}")
+        answer = handler(request, caller)
+        if request.method == b"HEAD" and isinstance(answer, bytes):
+            request.write(answer)  # the head only
+            request.finish()
+            return NOT_DONE_YET
+        return answer
+
+
+class _Nowhere(ApiResource):
+    def _nothing(self, request: Request, caller: Caller) -> bytes:
+        path = request.path.decode("ascii", "replace")[:200]
+        return self.refuse(request, 404, "not_found", f"nothing at {path}; /openapi.json says what there is")
+
+    do_GET = do_POST = do_PUT = do_DELETE = _nothing
+
+
+class Content(ApiResource):
+    """Text or JSON that is made when it is asked for."""
+
     isLeaf = True
 
-    def __init__(self, content_type: str, make: Any) -> None:
-        super().__init__()
-        self._content_type = content_type.encode()
+    def __init__(self, view: NodeView, access: Access, content_type: str, make: Callable[[], str]) -> None:
+        super().__init__(view, access)
+        self._content_type = content_type
         self._make = make
 
-    def render_GET(self, request: Request) -> bytes:
-        request.setHeader(b"content-type", self._content_type)
-        request.setHeader(b"cache-control", b"no-store")
-        body: bytes = self._make().encode()
-        return body
+    def do_GET(self, request: Request, caller: Caller) -> bytes:
+        return self.send(request, self._make().encode(), self._content_type)
 
 
-def _tables(status: dict[str, object]) -> str:
-    head = f"node {status['node']} of array {status['array']}, up {status['uptime_s']} s"
-    parts = [head, array_table(status), services_table(status), pools_table(status)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+class _Listing(ApiResource):
+    """What actions there are; below it, each of them."""
+
+    def __init__(self, view: NodeView, access: Access, changes: bool) -> None:
+        super().__init__(view, access)
+        self._changes = changes
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        if not path:
+            return self
+        return _Performing(self.view, self.access, path.decode("ascii", "replace"), self._changes)
+
+    def do_GET(self, request: Request, caller: Caller) -> bytes:
+        return self.send_json(
+            request,
+            {
+                action.name: {
+                    "summary": action.summary,
+                    "arguments": {
+                        argument.name: {"kind": argument.kind, "help": argument.help, "required": argument.required}
+                        for argument in action.arguments
+                    },
+                }
+                for action in self.view.actions
+                if action.changes == self._changes
+            },
+        )
 
 
-def status_site(view: NodeView) -> Site:
-    """``/status`` (JSON), ``/tables`` (text), ``/metrics`` (Prometheus), ``/healthz``."""
-    root = Resource()
-    root.putChild(b"status", _Text("application/json", lambda: json.dumps(view.status(), indent=1, default=str) + "\n"))
-    root.putChild(b"tables", _Text("text/plain; charset=utf-8", lambda: _tables(view.status())))
-    root.putChild(b"metrics", _Text("text/plain; version=0.0.4; charset=utf-8", lambda: exposition(view)))
-    root.putChild(b"healthz", _Text("text/plain; charset=utf-8", lambda: "ok\n"))
-    root.putChild(b"", NoResource("try /status, /tables, /metrics or /healthz"))
-    site = _QuietSite(root)
-    site.noisy = False
-    return site
+class _Performing(ApiResource):
+    """One action: POST with its arguments as a JSON object; a question may also be a GET with a query."""
+
+    isLeaf = True
+    log = Logger()
+
+    def __init__(self, view: NodeView, access: Access, name: str, changes: bool) -> None:
+        super().__init__(view, access)
+        self._name = name
+        self._changes = changes
+
+    def _action(self) -> Action:
+        action = self.view.actions.get(self._name)
+        if action.changes and not self._changes:
+            raise Refused(f"{self._name} changes something: POST /actions/{self._name}")
+        return action
+
+    def do_GET(self, request: Request, caller: Caller) -> Any:
+        if self._changes:
+            request.setHeader(b"allow", b"POST")
+            return self.refuse(request, 405, "method_not_allowed", f"{request.path.decode()} takes POST")
+        given: Mapping[bytes, list[bytes]] = request.args or {}
+        arguments: dict[str, object] = {
+            key.decode("utf-8", "replace"): values[-1].decode("utf-8", "replace") for key, values in given.items()
+        }
+        return self._perform(request, caller, arguments)
+
+    def do_POST(self, request: Request, caller: Caller) -> Any:
+        if not caller.may_change:
+            return self.refuse(
+                request,
+                401,
+                "unauthorized",
+                "changes need a token (Authorization: Bearer TOKEN, see console.token_file) or the Unix socket",
+            )
+        kind = (request.getHeader(b"content-type") or b"").partition(b";")[0].strip().lower()
+        if kind != b"application/json":
+            # A form of another site can send text or form fields to us from a browser, but not this type (CSRF).
+            return self.refuse(request, 415, "not_json", "send a JSON object as application/json")
+        assert request.content is not None
+        try:
+            arguments = json.loads(request.content.read() or b"{}")
+        except ValueError as error:
+            return self.refuse(request, 400, "not_json", f"the content is no JSON: {error}")
+        if not isinstance(arguments, dict):
+            return self.refuse(request, 400, "not_json", "the content is no JSON object")
+        return self._perform(request, caller, arguments)
+
+    def _perform(self, request: Request, caller: Caller, arguments: dict[str, object]) -> Any:
+        gone: list[object] = []
+        request.notifyFinish().addErrback(gone.append)
+
+        def done(result: object) -> None:
+            if not gone:
+                request.write(self.send_json(request, result))
+                request.finish()
+
+        def failed(failure: Failure) -> None:
+            if failure.check(ArrayError):
+                status, said = error_of(failure.value)  # type: ignore[arg-type]
+            else:
+                self.log.failure("the action {name} broke", failure, name=self._name)
+                status, said = 500, {"error": {"reason": "broken", "message": "a mistake of ours; the log has it"}}
+            if not gone:
+                request.write(self.send_json(request, said, status))
+                request.finish()
+
+        performed = maybeDeferred(self._begin, arguments, caller.who)
+        performed.addCallbacks(done, failed)
+        return NOT_DONE_YET
+
+    def _begin(self, arguments: dict[str, object], who: str) -> object:
+        return self.view.actions.perform(self._action().name, arguments, who)
+
+
+def _root(view: NodeView, access: Access) -> Resource:
+    root = ApiResource(view, access)
+
+    def put(path: str, content_type: str, make: Callable[[], str]) -> None:
+        root.putChild(path.encode(), Content(view, access, content_type, make))
+
+    put("status", JSON, lambda: json.dumps(view.status(), indent=1, default=str) + "\n")
+    put("tables", TEXT, lambda: status_tables(view.status()))
+    put("metrics", "text/plain; version=0.0.4; charset=utf-8", lambda: exposition(view))
+    put("healthz", TEXT, lambda: "ok\n")
+    put("openapi.json", JSON, lambda: json.dumps(document(view.actions, view.version), indent=1) + "\n")
+    root.putChild(b"actions", _Listing(view, access, True))
+    root.putChild(b"queries", _Listing(view, access, False))
+    return root
+
+
+class _Bounded(SiteRequest):
+    def gotLength(self, length: int | None) -> None:
+        if length is None or length > MAX_CONTENT:
+            # Chunked content has no length to judge by; nobody needs it here.
+            transport: Any = self.channel.transport
+            transport.write(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            transport.loseConnection()
+            length = 0
+        super().gotLength(length)
 
 
 class _QuietSite(Site):
     def log(self, request: Request) -> None:
-        """Who reads the status is no event."""
+        """Who reads the status is no event; what changes something is logged by the action."""
 
 
-class StatusService(ConsolePort):
-    """Listens for those who want to know, on a loopback address: there is no password."""
-
-    purpose = "status"
-    key = "console.status"
-
-    def __init__(self, *, reactor: Any, host: str, port: int, view: NodeView) -> None:
-        super().__init__(reactor=reactor, host=host, port=port)
-        self._view = view
-
-    def make_factory(self) -> Site:
-        return status_site(self._view)
+def api_site(view: NodeView, access: Access, reactor: Any) -> Site:
+    """The site of one node's API."""
+    site = _QuietSite(_root(view, access), requestFactory=_Bounded, reactor=reactor)
+    site.noisy = False
+    return site

@@ -19,7 +19,7 @@ from twisted.cred.portal import Portal
 from lbarray.console.listening import ConsolePort
 from lbarray.console.tables import array_table, pools_table, services_table, table
 from lbarray.console.view import NodeView
-from lbarray.errors import SystemRefused
+from lbarray.errors import ArrayError, SystemRefused
 
 __all__ = ["ManholeService", "namespace"]
 
@@ -41,12 +41,11 @@ class _Node(_Shown):
 
     def step_down(self) -> str:
         """Hand the VIPs to another node."""
-        return "handed over" if self._view.step_down() else "this node owns no VIP"
+        return _said(self._view, "step-down")
 
     def drain(self, draining: bool = True) -> str:
         """Take no new clients, or take them again."""
-        self._view.drain_node(draining)
-        return "draining" if draining else "serving"
+        return _said(self._view, "drain", draining=draining)
 
 
 class _Pools(_Shown):
@@ -56,8 +55,17 @@ class _Pools(_Shown):
 
     def drain(self, pool: str, backend: str, draining: bool = True) -> _Pools:
         """``pools.drain("web", "w1")``: no new clients for it; ``pools.drain("web", "w1", False)`` ends that."""
-        self._view.drain(pool, backend, draining)
+        _said(self._view, "drain-backend", pool=pool, backend=backend, draining=draining)
         return self
+
+
+def _said(view: NodeView, action: str, **arguments: object) -> str:
+    """Perform an action, and what it says; its refusal is said as well."""
+    try:
+        result = view.actions.perform(action, arguments, "the manhole")
+    except ArrayError as error:
+        return str(error)
+    return str(result.get("said", result)) if isinstance(result, dict) else repr(result)
 
 
 def _node_table(view: NodeView) -> str:

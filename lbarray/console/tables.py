@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["array_table", "pools_table", "services_table", "table"]
+__all__ = ["array_table", "pools_table", "services_table", "status_tables", "table"]
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -98,3 +98,10 @@ def pools_table(status: Mapping[str, object]) -> str:
         for name, member in members.items():
             rows.append([pool, name, *(member.get(key) for key in keys)])
     return table(["pool", "back end", *(key.replace("_s", " s") for key in keys)], rows)
+
+
+def status_tables(status: Mapping[str, object]) -> str:
+    """The whole status for people."""
+    head = f"node {status['node']} of array {status['array']}, up {status['uptime_s']} s"
+    parts = [head, array_table(status), services_table(status), pools_table(status)]
+    return "\n\n".join(part for part in parts if part) + "\n"

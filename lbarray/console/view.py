@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import attrs
 
+from lbarray.console.actions import Actions
 from lbarray.telemetry.counters import Counters
 
 __all__ = ["NodeView"]
@@ -13,10 +14,10 @@ __all__ = ["NodeView"]
 
 @attrs.frozen(kw_only=True)
 class NodeView:
-    """The one source of manhole, JSON status and tables.
+    """The one source of manhole, API and tables.
 
     :ivar parts: for each key of the status, what gives its value now.
-    :ivar drain: ``drain(pool, back end, draining)``; :ivar step_down: hand the VIPs over.
+    :ivar actions: what can be asked of the node and changed in it.
     """
 
     node: str
@@ -25,9 +26,7 @@ class NodeView:
     uptime_s: Callable[[], float]
     counters: Counters
     parts: Mapping[str, Callable[[], object]]
-    drain: Callable[[str, str, bool], None]
-    step_down: Callable[[], bool]
-    drain_node: Callable[[bool], None]
+    actions: Actions = attrs.field(factory=Actions)
 
     def status(self) -> dict[str, object]:
         """Everything, ready for JSON."""

@@ -101,8 +101,7 @@ class NodeService(MultiService):
         if not config.standalone:
             self._journal = journal_of(config, self.node_name)
             self._build_array(self._journal)
-        first, others = make_console(self, node_view(self))
-        self._parts = [first, *parts, *others]
+        self._parts = [*make_console(self, node_view(self)), *parts]
 
     def _build_array(self, journal: Journal) -> None:
         config = self.config

@@ -8,9 +8,10 @@ from importlib.metadata import PackageNotFoundError, version
 
 from twisted.application.service import Service
 
-from lbarray.console.api import StatusService
 from lbarray.console.manhole import ManholeService
+from lbarray.console.service import ApiService, ApiSocketService
 from lbarray.console.view import NodeView
+from lbarray.node.actions import node_actions
 
 if typing.TYPE_CHECKING:
     from lbarray.node.service import NodeService
@@ -39,10 +40,6 @@ def node_view(node: NodeService) -> NodeView:
         if part is not None:
             parts[key] = part.status
 
-    def drain_backend(pool: str, name: str, draining: bool) -> None:
-        if node.backends is not None:
-            node.backends.drain(pool, name, draining)
-
     return NodeView(
         node=node.node_name,
         array=node.config.array.name,
@@ -50,29 +47,38 @@ def node_view(node: NodeService) -> NodeView:
         uptime_s=node.uptime_s,
         counters=node.counters,
         parts=parts,
-        drain=drain_backend,
-        step_down=lambda: node.failover is not None and node.failover.step_down(),
-        drain_node=node.drain,
+        actions=node_actions(node),
     )
 
 
-def make_console(node: NodeService, view: NodeView) -> tuple[StatusService, list[Service]]:
-    """The status, which starts first and stops last, and what else an operator looks through."""
+def make_console(node: NodeService, view: NodeView) -> list[Service]:
+    """What an operator looks through: it starts first and stops last."""
     config = node.config
-    status = StatusService(
-        reactor=node.reactor, host=config.console.status.host, port=config.console.status.port, view=view
-    )
-    manhole = config.console.manhole
-    if manhole is None:
-        return status, []
-    inside = ManholeService(
-        reactor=node.reactor,
-        host=manhole.listen.host,
-        port=manhole.listen.port,
-        user=manhole.user,
-        authorized_keys=manhole.authorized_keys,
-        password_file=manhole.password_file,
-        state_dir=config.array.state_dir,
-        view=view,
-    )
-    return status, [inside]
+    console = config.console
+    services: list[Service] = [
+        ApiService(
+            reactor=node.reactor,
+            host=console.status.host,
+            port=console.status.port,
+            view=view,
+            token_file=console.token_file,
+        ),
+        ApiSocketService(
+            reactor=node.reactor, state_dir=config.array.state_dir, view=view, required=not config.standalone
+        ),
+    ]
+    manhole = console.manhole
+    if manhole is not None:
+        services.append(
+            ManholeService(
+                reactor=node.reactor,
+                host=manhole.listen.host,
+                port=manhole.listen.port,
+                user=manhole.user,
+                authorized_keys=manhole.authorized_keys,
+                password_file=manhole.password_file,
+                state_dir=config.array.state_dir,
+                view=view,
+            )
+        )
+    return services

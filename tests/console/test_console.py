@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
+from lbarray.console.actions import Action, Actions, Argument, Refused
 from lbarray.console.manhole import namespace
 from lbarray.console.metrics import exposition
 from lbarray.console.tables import array_table, pools_table, services_table, table
@@ -42,6 +44,48 @@ PARTS: dict[str, Any] = {
 }
 
 
+def make_actions(heard: list[tuple[object, ...]]) -> Actions:
+    def drain(draining: bool) -> dict[str, object]:
+        heard.append((draining,))
+        return {"draining": draining, "said": "draining" if draining else "serving"}
+
+    def drain_backend(pool: str, backend: str, draining: bool) -> dict[str, object]:
+        if backend != "w1":
+            raise Refused(f"no back end {pool}/{backend}")
+        heard.append((pool, backend, draining))
+        return {"said": f"{pool}/{backend}"}
+
+    def step_down() -> dict[str, object]:
+        return {"said": "handed over"}
+
+    def where(client: str, port: int | None) -> Deferred[dict[str, object]]:
+        return succeed({"client": client, "port": port})
+
+    draining = Argument("draining", "false ends it", kind="flag", required=False, default=True)
+    return Actions(
+        [
+            Action(name="drain", summary="Drain.", arguments=(draining,), run=drain),
+            Action(
+                name="drain-backend",
+                summary="Drain a back end.",
+                arguments=(Argument("pool", "its pool"), Argument("backend", "its name"), draining),
+                run=drain_backend,
+            ),
+            Action(name="step-down", summary="Step down.", run=step_down),
+            Action(
+                name="where",
+                summary="Where a client's packets go.",
+                arguments=(
+                    Argument("client", "its address"),
+                    Argument("port", "its port", kind="integer", required=False),
+                ),
+                run=where,
+                changes=False,
+            ),
+        ]
+    )
+
+
 def make_view(drained: list[tuple[object, ...]] | None = None) -> NodeView:
     counters = Counters()
     counters.add("answers", "503")
@@ -53,9 +97,7 @@ def make_view(drained: list[tuple[object, ...]] | None = None) -> NodeView:
         uptime_s=lambda: 61.23,
         counters=counters,
         parts={key: lambda value=value: value for key, value in PARTS.items()},  # type: ignore[misc]
-        drain=lambda *arguments: heard.append(arguments),
-        step_down=lambda: True,
-        drain_node=lambda draining: heard.append((draining,)),
+        actions=make_actions(heard),
     )
 
 

@@ -16,7 +16,7 @@ from lbarray.commands import main
 from lbarray.tap import Options, RewriteOptions, makeService
 from lbarray.testbed.nodes import twistd
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
