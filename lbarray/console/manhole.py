@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,8 +104,7 @@ def _host_key(folder: Path) -> Key:
             made = ed25519.Ed25519PrivateKey.generate().private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
             )
-            path.touch(mode=0o600)
-            path.write_bytes(made)
+            _write_once(path, made)
         key: Key = Key.fromFile(str(path))
         return key
     except (OSError, BadKeyError) as error:
@@ -113,6 +114,18 @@ def _host_key(folder: Path) -> Key:
             detail="" if isinstance(error, OSError) else str(error),
             advice="set array.state_dir to a folder that this user may write to, or remove a damaged key",
         ) from None
+
+
+def _write_once(path: Path, octets: bytes) -> None:
+    """A file of its owner only that appears whole; when somebody else was first, theirs stands."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.touch(mode=0o600)
+    try:
+        draft.write_bytes(octets)
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
+    finally:
+        draft.unlink()
 
 
 class _Session(TerminalSession):
