@@ -36,7 +36,7 @@ setup: system $(VENV)/.ready bpf
 system:
 	@tools/system-packages
 
-$(VENV)/.ready: setup.cfg pyproject.toml
+$(VENV)/.ready: setup.cfg setup.py pyproject.toml lbarray/scheduler/_rows.c
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lbarray needs Python 3.11 or newer, this is " + sys.version)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing Python packages into $(VENV)"
@@ -47,4 +47,4 @@ bpf: $(VENV)/.ready
 	@if command -v clang >/dev/null; then $(BIN)/python -m lbarray.bpf.build; fi
 
 clean:
-	rm -rf build $(VENV) lbarray/bpf/*.o *.egg-info .mypy_cache .ruff_cache
+	rm -rf build $(VENV) lbarray/bpf/*.o lbarray/scheduler/*.so *.egg-info .mypy_cache .ruff_cache

@@ -19,7 +19,6 @@ from lbarray.values import (
     Outcome,
     PlaneCounters,
     PlaneService,
-    RowChange,
     ServiceId,
     WorkerTarget,
 )
@@ -73,8 +72,12 @@ class IForwardingPlane(Interface):
     def set_workers(workers: Sequence[WorkerTarget]) -> None:
         """Replace what is known of workers, by index. A row that names an unknown one passes up."""
 
-    def apply(delta: Sequence[RowChange]) -> None:
-        """Replace rows; a packet meets the old row or the new row, never a mixture of the two.
+    def apply(pairs: bytes) -> None:
+        """Replace all rows; a packet meets the old rows or the new rows, never half a change.
+
+        :param pairs: for each row the index of the worker that gets its new connections, and of the one that
+            had it before (second chance): unsigned 16-bit numbers in the machine's order, as many rows as the
+            plane was made for.
 
         :raises lbarray.errors.SystemRefused: the kernel said no.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Collection, Iterator, Sequence
 from ipaddress import IPv4Address
 from typing import Any
@@ -17,7 +18,6 @@ from lbarray.values import (
     NodeReport,
     PlaneCounters,
     PlaneService,
-    RowChange,
     ServiceId,
     WorkerTarget,
 )
@@ -44,7 +44,7 @@ class MemoryPlane:
         self.active: frozenset[Address] = frozenset()
         self.services: tuple[PlaneService, ...] = ()
         self.workers: dict[int, WorkerTarget] = {}
-        self.rows: dict[int, RowChange] = {}
+        self.rows: list[tuple[int, int]] = []
 
     def attach(self) -> None:
         self.attached = True
@@ -61,8 +61,8 @@ class MemoryPlane:
     def set_workers(self, workers: Sequence[WorkerTarget]) -> None:
         self.workers = {worker.index: worker for worker in workers}
 
-    def apply(self, delta: Sequence[RowChange]) -> None:
-        self.rows.update({change.row: change for change in delta})
+    def apply(self, pairs: bytes) -> None:
+        self.rows = list(struct.iter_unpack("=HH", pairs))
 
     def counters(self) -> PlaneCounters:
         return PlaneCounters()
@@ -245,7 +245,7 @@ class PlaneSuite:
         plane.set_services([self.SERVICE])
         worker = WorkerTarget(3, "c", IPv4Address("192.0.2.3"), b"\2\0\0\0\0\3")
         plane.set_workers([worker])
-        plane.apply([RowChange(0, 3, 3), RowChange(1, 3, 3)])
+        plane.apply(struct.pack("=4H", 3, 3, 3, 3))
         plane.set_active([self.SERVICE.id.address])
         plane.set_workers([])
         plane.set_services([])

@@ -19,7 +19,6 @@ __all__ = [
     "PlaneCounters",
     "PlaneService",
     "Role",
-    "RowChange",
     "ServiceId",
     "WorkerTarget",
 ]
@@ -77,19 +76,6 @@ class WorkerTarget:
     address: Address
     mac: bytes = b""
     local: bool = False
-
-
-@attrs.frozen
-class RowChange:
-    """A row of the Maglev table that has new owners.
-
-    :ivar now: index of the worker that gets the row's new connections.
-    :ivar before: index of the worker that had the row previously (second chance).
-    """
-
-    row: int
-    now: int
-    before: int
 
 
 @attrs.frozen

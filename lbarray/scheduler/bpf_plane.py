@@ -24,7 +24,7 @@ from lbarray.scheduler.abi import (
     WorkerFlag,
     pack_service_key,
 )
-from lbarray.values import Address, PlaneCounters, PlaneService, RowChange, WorkerTarget
+from lbarray.values import Address, PlaneCounters, PlaneService, WorkerTarget
 
 __all__ = ["BpfPlane", "detach_classifier"]
 
@@ -61,6 +61,7 @@ class BpfPlane:
         self._active: frozenset[Address] = frozenset()
         self._services: tuple[PlaneService, ...] = ()
         self._workers: set[int] = set()
+        self._pairs = b""
 
     def attach(self) -> None:
         place = link(self._interface)
@@ -91,6 +92,7 @@ class BpfPlane:
         if self._object is not None:
             self._object.close()
             self._object = None
+            self._pairs = b""
 
     def _map(self, name: str) -> Map:
         assert self._object is not None
@@ -128,10 +130,13 @@ class BpfPlane:
             held.update(U32.pack(index), bytes(WORKER.size))
         self._workers = set(wanted)
 
-    def apply(self, delta: Sequence[RowChange]) -> None:
-        held = self._map("rows")
-        for change in delta:
-            held.update(U32.pack(change.row), ROW.pack(change.now, change.before))
+    def apply(self, pairs: bytes) -> None:
+        held, before = self._map("rows"), self._pairs
+        for row, at in enumerate(range(0, len(pairs), ROW.size)):
+            pair = pairs[at : at + ROW.size]
+            if before[at : at + ROW.size] != pair:
+                held.update(U32.pack(row), pair)
+        self._pairs = pairs
 
     def counters(self) -> PlaneCounters:
         packets: dict[str, int] = {}

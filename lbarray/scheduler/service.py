@@ -105,19 +105,20 @@ class SchedulerService(Service):
         try:
             # The workers before the rows: a row never names one that is not known yet.
             self._plane.set_workers(targets)
-            delta = self.table.update(wanted)
-            self._plane.apply(delta)
+            changed = self.table.update(wanted)
+            if changed:
+                self._plane.apply(self.table.pairs)
         except SystemRefused as error:
             self._counters.add("plane_refused", "rows")
             self.log.critical("{error}; the packets go where they went before", error=error)
             return
         if not wanted:
             self._counters.add("scheduler_no_workers")
-        elif delta:
-            self._counters.add("scheduler_rows_changed", amount=len(delta))
+        elif changed:
+            self._counters.add("scheduler_rows_changed", amount=changed)
             self.log.info(
                 "rows: {changed} of {size} moved; workers now {workers}",
-                changed=len(delta),
+                changed=changed,
                 size=self.table.size,
                 workers=", ".join(worker.name for worker in self.table.workers),
             )

@@ -159,7 +159,8 @@ class DecisionTests(SynchronousTestCase):
         ]
         self.plane.set_workers(self.workers)  # c has rows but is not known
         self.table = RowTable(INDEX, 101)
-        self.plane.apply(self.table.update([Weighted(name) for name in INDEX]))
+        self.table.update([Weighted(name) for name in INDEX])
+        self.plane.apply(self.table.pairs)
         self.plane.set_active([VIP, VIP6])
 
     def view(self, *, active: frozenset[Address] = BOTH) -> View:

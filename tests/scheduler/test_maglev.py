@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from array import array
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from lbarray.scheduler.maglev import DEFAULT_SIZE, Weighted, build_table
+from lbarray.scheduler.maglev import DEFAULT_SIZE, NOBODY, Weighted, build_table, compiled, fill, merge
 from lbarray.scheduler.table import RowTable
 
 SIZE = 1009
@@ -58,6 +60,48 @@ class MaglevTests(SynchronousTestCase):
         moved = sum(old != new for old, new in stayed)
         self.assertLess(moved / len(stayed), 0.12)
 
+    @settings(deadline=None, max_examples=30)
+    @given(st.lists(st.integers(1, 1000), min_size=1, max_size=12), st.sampled_from([101, SIZE]))
+    def test_compiled_or_not(self, weights: list[int], size: int) -> None:
+        """The compiled loops and those in Python give the same rows, before and after."""
+        if not compiled:
+            raise SkipTest("no compiler was here when lbarray was installed")
+        from lbarray.scheduler import _rows
+
+        places = range(len(weights))
+        offsets = array("I", [place * 7919 % size for place in places])
+        skips = array("I", [place * 104729 % (size - 1) + 1 for place in places])
+        tables = [array("H", bytes(2 * size)) for _ in range(2)]
+        for loop, table in zip((fill, _rows.fill), tables, strict=True):
+            loop(offsets, skips, array("I", weights), table)
+        self.assertEqual(tables[0], tables[1])
+        merged = [array("H", [place % 5 if place % 7 else NOBODY for place in range(2 * size)]) for _ in range(2)]
+        indices = array("H", [place + 3 for place in places])
+        self.assertEqual(
+            merge(tables[0], indices, merged[0]),
+            _rows.merge(tables[1], indices, merged[1]),
+        )
+        self.assertEqual(merged[0], merged[1])
+
+    def test_compiled_refuses(self) -> None:
+        """What would make the compiled loop run for ever or out of bounds is refused by it."""
+        if not compiled:
+            raise SkipTest("no compiler was here when lbarray was installed")
+        from lbarray.scheduler import _rows
+
+        one, rows = array("I", [1]), array("H", bytes(22))
+        for bad in (
+            (array("I", [11]), one, one),
+            (one, array("I", [0]), one),
+            (one, array("I", [11]), one),
+            (one, one, array("I", [0])),
+            (one, one, array("I", [1, 1])),
+            (array("I"), array("I"), array("I")),
+        ):
+            self.assertRaises(ValueError, _rows.fill, *bad, rows)
+        self.assertRaises(ValueError, _rows.merge, rows, array("H"), array("H", bytes(44)))
+        self.assertRaises(ValueError, _rows.merge, rows, array("H", [1]), rows)
+
     def test_refuses_nonsense(self) -> None:
         """Nobody, or a weight of nothing, is the caller's mistake."""
         self.assertRaises(ValueError, build_table, [])
@@ -71,7 +115,7 @@ class RowTableTests(SynchronousTestCase):
         self.table = RowTable({"a": 0, "b": 1, "c": 2}, SIZE)
 
     def update(self, *members: str) -> int:
-        return len(self.table.update([Weighted(name) for name in members]))
+        return self.table.update([Weighted(name) for name in members])
 
     def test_first(self) -> None:
         """At first every row changes, and its owner before is its owner now."""
@@ -82,11 +126,11 @@ class RowTableTests(SynchronousTestCase):
         """A row that moves remembers who had it."""
         self.update("a", "b")
         old = [self.table.row(row)[0] for row in range(SIZE)]
-        delta = self.table.update([Weighted("a"), Weighted("c")])
-        self.assertTrue(delta)
-        for change in delta:
-            self.assertEqual(change.before, old[change.row])
-            self.assertEqual(self.table.row(change.row), (change.now, change.before))
+        self.former = [self.table.row(row)[1] for row in range(SIZE)]
+        self.assertGreater(self.update("a", "c"), 0)
+        for row, owner in enumerate(old):
+            now, before = self.table.row(row)
+            self.assertEqual(before, owner if now != owner else self.former[row])
 
     def test_no_change(self) -> None:
         """The same members in another order change nothing."""
