@@ -175,20 +175,26 @@ class IRequestScheduler(Interface):
 class IBodyFilter(Interface):
     """Changes the content of one response while it streams. Not used again after ``finish``."""
 
+    waiting: object = Attribute(
+        "``None``; or, after ``feed`` or ``finish``, a Deferred: work that would have held up the reactor goes on, in "
+        "a thread or in slices. It fires with anything when there is more to have, from the reactor's thread and "
+        "not during the call; then the same is called again: ``feed(b'')`` or ``finish()``. It may be cancelled."
+    )
+
     def feed(data: bytes) -> bytes:
         """Content in, content out (maybe empty). Fails open: after its own error a filter hands out
         what it held and then everything as it came; it does not raise."""
 
     def finish() -> bytes:
-        """The last content."""
+        """The last content. Called while ``waiting`` is ``None``."""
 
 
 class IResponseFilter(Interface):
     """Decides, response by response, whether to change content; shared by all connections."""
 
-    def open(request: RequestHead, response: ResponseHead) -> object | None:
+    def open(request: RequestHead, response: ResponseHead, client: ClientAddress) -> object | None:
         """An :class:`IBodyFilter` for this response, whose ``fields`` were changed to match
-        (Content-Length, validators, …), or ``None``: not my business, nothing changed."""
+        (Content-Length, validators, …), or ``None``: its content stays as it is (its fields may have changed)."""
 
     def prepare(request: RequestHead) -> None:
         """Change the request's fields before it goes to the back end: codings we cannot read do

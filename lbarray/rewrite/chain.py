@@ -13,6 +13,7 @@ from lbarray.rewrite.html import HtmlRewriter, TagTooLong
 from lbarray.rewrite.rules import CdnRules, Page
 from lbarray.rewrite.validators import adjust
 from lbarray.telemetry.counters import Counters
+from lbarray.values import ClientAddress
 
 __all__ = ["RewriteFilter"]
 
@@ -46,7 +47,7 @@ class RewriteFilter:
             if len(name) == 15 and name.lower() == b"accept-encoding":
                 fields[place] = (name, _readable(value))
 
-    def open(self, request: RequestHead, response: ResponseHead) -> _Rewriting | None:
+    def open(self, request: RequestHead, response: ResponseHead, client: ClientAddress) -> _Rewriting | None:
         kind = response.get(b"content-type")
         if kind is None or response.status in (204, 206, 304) or response.status < 200:
             return None
@@ -92,6 +93,7 @@ class _Rewriting:
     """One response."""
 
     _log = Logger()
+    waiting = None
 
     def __init__(
         self, rewriter: HtmlRewriter, reader: Decoder | None, writer: Coder | None, counters: Counters, page: str

@@ -24,6 +24,7 @@ from lbarray.http.refusals import BadMessage
 from lbarray.telemetry.counters import Counters
 from lbarray.values import ClientAddress, Outcome, ServiceId
 from lbarray.worker.backend import BackendConnection, BackendFactory
+from lbarray.worker.contents import FilteredContent
 from lbarray.worker.eager import make_eager
 
 __all__ = ["ClientConnection", "ClientFactory"]
@@ -81,7 +82,8 @@ class ClientConnection(Protocol):
         # Of its response.
         self._response_begun = False
         self._status = 0
-        self._filters: list[Any] = []
+        self._content: FilteredContent | None = None
+        self._client_full = False
         self._chunked = False
         self._out: list[bytes] = []
 
@@ -281,11 +283,11 @@ class ClientConnection(Protocol):
             return
         self._response_begun = True
         self._status = status
-        self._filters = []
-        for response_filter in self.factory.filters:
-            body_filter = response_filter.open(request, head)
-            if body_filter is not None:
-                self._filters.append(body_filter)
+        if self.factory.filters:
+            opened = [each.open(request, head, self._address) for each in self.factory.filters]
+            body_filters = [body_filter for body_filter in opened if body_filter is not None]
+            if body_filters:
+                self._content = FilteredContent(body_filters, self)
         more = self._assignment.response_fields
         if self.factory.node_field:
             more = (*more, self.factory.node_field, (b"X-Lbarray-Backend", self._assignment.backend.name.encode()))
@@ -297,13 +299,14 @@ class ClientConnection(Protocol):
     def response_body(self, data: bytes) -> None:
         if self._closing:
             return
-        for body_filter in self._filters:
-            data = body_filter.feed(data)
-        self._add_content(data)
+        if self._content is not None:
+            self._content.feed(data)
+        elif data:
+            self.content(data)
 
-    def _add_content(self, data: bytes) -> None:
-        if not data:
-            return
+    # ContentSink
+
+    def content(self, data: bytes) -> None:
         if self._chunked:
             self._out.extend((b"%x\r\n" % len(data), data, b"\r\n"))
         else:
@@ -314,13 +317,6 @@ class ClientConnection(Protocol):
         backend, self._backend = self._backend, None
         if assignment is None or backend is None:
             return
-        for place, body_filter in enumerate(self._filters):
-            rest = body_filter.finish()
-            for following in self._filters[place + 1 :]:
-                rest = following.feed(rest)
-            self._add_content(rest)
-        if self._chunked:
-            self._out.append(b"0\r\n\r\n")
         assignment.finished(Outcome.SERVER_ERROR if self._status >= 500 else Outcome.ANSWERED)
         if reusable and self._request_complete and not backend.lost:
             backend.stored(assignment)
@@ -330,8 +326,24 @@ class ClientConnection(Protocol):
             if not self._request_complete and backend.connected_once and not backend.lost:
                 backend.transport.unregisterProducer()
             backend.close()
+        if self._content is not None:
+            self._content.end()
+        else:
+            self.content_end()
+
+    def content_end(self) -> None:
+        if self._chunked:
+            self._out.append(b"0\r\n\r\n")
         self.flush()
         self._done()
+
+    def content_paused(self, paused: bool) -> None:
+        if not paused:
+            self.flush()
+            if not self._client_full:
+                self.resumeProducing()
+        elif self._backend is not None and not self._backend.lost:
+            self._backend.transport.pauseProducing()
 
     def flush(self) -> None:
         """Write what has gathered: one write for what came in one reading."""
@@ -344,7 +356,7 @@ class ClientConnection(Protocol):
     # After the response
 
     def _done(self) -> None:
-        self._filters = []
+        self._content = None
         self._response_begun = False
         if not self._keep_alive or self._lost:
             self._lingers = self._lingers or not self._request_complete
@@ -429,6 +441,9 @@ class ClientConnection(Protocol):
         assignment, self._assignment = self._assignment, None
         backend, self._backend = self._backend, None
         self._out = []
+        content, self._content = self._content, None
+        if content is not None:
+            content.drop()
         if backend is not None:
             backend.close()
         if assignment is not None:
@@ -466,10 +481,14 @@ class ClientConnection(Protocol):
     # IPushProducer: the client's transport cannot take more, or can again.
 
     def pauseProducing(self) -> None:
+        self._client_full = True
         if self._backend is not None and self._backend.connected_once and not self._backend.lost:
             self._backend.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
+        self._client_full = False
+        if self._content is not None and self._content.waits:
+            return  # a filter has work in hand: its end resumes
         if self._backend is not None and self._backend.connected_once and not self._backend.lost:
             self._backend.transport.resumeProducing()
 

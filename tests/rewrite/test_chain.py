@@ -17,6 +17,7 @@ from lbarray.rewrite.html import LONGEST_TAG
 from lbarray.rewrite.rules import CdnRules
 from lbarray.telemetry.counters import Counters
 from lbarray.testing import every_split
+from lbarray.values import ClientAddress
 
 BEFORE = b"<p>x</p><img src=/static/x>" * 20
 AFTER = BEFORE.replace(b"/static", b"https://cdn.example/static")
@@ -40,7 +41,7 @@ class RewriteFilterTests(SynchronousTestCase):
     ) -> tuple[Any, ResponseHead]:
         head = ResponseHead(status, list(fields) or [(b"Content-Type", b"text/html; charset=utf-8")])
         request = RequestHead(method, b"/", [], host=b"site.example")
-        return self.filter.open(request, head), head
+        return self.filter.open(request, head, ClientAddress("192.0.2.1", 50000)), head
 
     def through(self, pieces: list[bytes], *fields: tuple[bytes, bytes]) -> bytes:
         body, _ = self.opened((b"Content-Type", b"text/html"), *fields)
