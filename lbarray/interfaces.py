@@ -10,11 +10,13 @@ from collections.abc import Callable, Collection, Sequence
 
 from zope.interface import Attribute, Interface
 
-from lbarray.http.events import RequestHead, ResponseHead
+from lbarray.errors import BadInput
+from lbarray.http.events import OwnAnswer, RequestHead, ResponseHead
 from lbarray.values import (
     Address,
     BackendAddress,
     ClientAddress,
+    Handling,
     NodeReport,
     Outcome,
     PlaneCounters,
@@ -136,12 +138,34 @@ class IHealthProbe(Interface):
 
 
 class IAssignment(Interface):
-    """One request given to one back end. ``finished`` is called exactly once."""
+    """What becomes of one request: a back end now, a back end soon, or an answer without one.
 
-    backend: BackendAddress = Attribute("where to send the request")
-    response_fields: tuple[tuple[bytes, bytes], ...] = Attribute(
-        "fields to add to the response's head, such as the persistence cookie; often empty"
+    The caller looks at ``answer`` first, then at ``waiting``; otherwise ``backend`` is set. Whatever
+    happens, ``finished`` is called once per assignment (not for one with an ``answer``).
+    """
+
+    answer: OwnAnswer | None = Attribute("send this and ask no back end (redirect, fixed answer); usually ``None``")
+    waiting: bool = Attribute("the request is in the pool's queue: call ``wait`` before anything else")
+    backend: BackendAddress = Attribute("where to send the request; not set while ``waiting``")
+    target: bytes | None = Attribute(
+        "the request target for the back end where the route rewrites paths; ``None`` means as it came. "
+        "``request.target`` stays what the client asked, for filters and logs"
     )
+    handling: Handling = Attribute("limits of this request's route; the same object for all of its requests")
+    mirrors: Sequence[object] = Attribute(
+        "further IAssignments that get a copy of head and content; what they answer is dropped, nobody waits "
+        "for them, and a slow or dead one never holds the request up. Each has its own ``finished``. Often empty"
+    )
+
+    def wait(ready: Callable[[BadInput | None], None]) -> None:
+        """Once, and only where ``waiting``. ``ready`` is called later, once: with ``None`` when ``backend`` is
+        set, or with the refusal (503) when the queue's deadline has passed. ``finished(Outcome.CLIENT_GONE)``
+        gives the place in the queue up; ``ready`` is not called then."""
+
+    def responded(response: ResponseHead) -> None:
+        """Call once with the final response's head (not for 1xx), before filters and client see it. Edits
+        ``response.fields`` in place (persistence cookie, the route's edits) and learns from them (session
+        ids, time to the first octet)."""
 
     def idle_connection() -> object | None:
         """An open back-end connection that nobody uses, taken out of the store, or ``None``."""
@@ -157,8 +181,9 @@ class IAssignment(Interface):
         """The request is over: counts for outstanding and passive health."""
 
     def another() -> object | None:
-        """Another assignment after this one failed before anything was answered; ``None`` when no
-        other back end is left to try. The caller knows whether the request may be repeated."""
+        """Another assignment after this one failed before anything was answered, never a ``waiting`` one.
+        ``None`` when no other back end is left to try or the route's and the pool's retries are used up. The
+        caller knows whether the request may be repeated. Still call ``finished`` of this one."""
 
 
 class IRequestScheduler(Interface):
@@ -167,8 +192,12 @@ class IRequestScheduler(Interface):
     def assign(service: ServiceId, request: RequestHead, client: ClientAddress) -> object:
         """An :class:`IAssignment`, counted as outstanding until its ``finished``.
 
-        :raises lbarray.errors.BadInput: with ``status`` 404 where no route matches, 503 where the
-            pool has nobody to give.
+        ``request.fields`` are edited in place to what the back end shall get: the route's header edits,
+        without the persistence cookie. ``request.target`` and ``request.host`` stay as they are.
+
+        :raises lbarray.errors.BadInput: with ``status`` 404 where no route matches, 413 where the request is
+            larger than its route allows, 503 where the pool has nobody to give or its queue is full;
+            ``answer_fields`` go into the answer (Retry-After).
         """
 
 

@@ -12,6 +12,7 @@ __all__ = [
     "BackendAddress",
     "BackendState",
     "ClientAddress",
+    "Handling",
     "HashBy",
     "Load",
     "NodeReport",
@@ -134,6 +135,21 @@ class ClientAddress:
     host: str
     port: int
     tls: bool = False
+
+
+@attrs.frozen
+class Handling:
+    """How the requests of one route are handled; ``None`` leaves it to ``[worker]``.
+
+    :ivar max_body: octets of content before the request is refused with 413.
+    :ivar response_timeout_s: a back end's silence before 504.
+    :ivar retry_statuses: final statuses of a back end upon which a request that may be repeated (idempotent,
+        no content) goes to :meth:`lbarray.interfaces.IAssignment.another`, as long as nothing has been answered.
+    """
+
+    max_body: int | None = None
+    response_timeout_s: float | None = None
+    retry_statuses: frozenset[int] = frozenset()
 
 
 @attrs.frozen

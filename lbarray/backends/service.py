@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.application.service import Service
@@ -18,10 +18,10 @@ from lbarray.backends.health import Seen
 from lbarray.backends.pool import Member, Pool
 from lbarray.backends.routes import RouteTable
 from lbarray.errors import ArrayError, BadInput
-from lbarray.http.events import RequestHead
+from lbarray.http.events import OwnAnswer, RequestHead, ResponseHead
 from lbarray.interfaces import IAssignment, IRequestScheduler
 from lbarray.telemetry.counters import Counters
-from lbarray.values import BackendAddress, BackendState, ClientAddress, Outcome, ServiceId
+from lbarray.values import BackendAddress, BackendState, ClientAddress, Handling, Outcome, ServiceId
 
 __all__ = ["Assignment", "BackendsService", "Watch"]
 
@@ -51,25 +51,32 @@ class UnknownBackend(ArrayError):
 class Assignment:
     """One request at one back end."""
 
-    __slots__ = ("_clock", "_finished", "_member", "_pool", "_tried", "backend", "response_fields")
+    __slots__ = ("_clock", "_finished", "_member", "_pool", "_secure", "_tried", "backend")
 
-    def __init__(
-        self,
-        pool: Pool,
-        member: Member,
-        tried: tuple[Member, ...],
-        fields: tuple[tuple[bytes, bytes], ...],
-        clock: Any,
-    ) -> None:
+    answer: OwnAnswer | None = None
+    waiting = False
+    target: bytes | None = None
+    handling = Handling()
+    mirrors: Sequence[object] = ()
+
+    def __init__(self, pool: Pool, member: Member, tried: tuple[Member, ...], secure: bool | None, clock: Any) -> None:
         self.backend: BackendAddress = member.address
-        self.response_fields = fields
         self._pool = pool
         self._member = member
         self._tried = tried
+        self._secure = secure
         self._clock = clock
         self._finished = False
         member.outstanding += 1
         member.requests += 1
+
+    def wait(self, ready: Callable[[BadInput | None], None]) -> None:
+        raise AssertionError("it does not wait")
+
+    def responded(self, response: ResponseHead) -> None:
+        persistence = self._pool.persistence
+        if persistence is not None and self._secure is not None:
+            response.fields.append(persistence.field(self._member.token, secure=self._secure))
 
     def idle_connection(self) -> object | None:
         return self._member.idle.take()
@@ -102,15 +109,7 @@ class Assignment:
         member = self._pool.choose(tried)
         if member is None:
             return None
-        fields = self.response_fields
-        persistence = self._pool.persistence
-        if persistence is not None:
-            fields = (persistence.field(member.token, secure=_is_secure(fields)),)
-        return Assignment(self._pool, member, tried, fields, self._clock)
-
-
-def _is_secure(fields: tuple[tuple[bytes, bytes], ...]) -> bool:
-    return any(value.endswith(b"; Secure") for _, value in fields)
+        return Assignment(self._pool, member, tried, bool(self._secure), self._clock)
 
 
 class Watch:
@@ -165,15 +164,14 @@ class BackendsService(Service):
             member = pool.choose(())
             if member is None:
                 raise NobodyServes(f"no back end of pool {name} can serve")
-            return Assignment(pool, member, (), (), self._reactor)
+            return Assignment(pool, member, (), None, self._reactor)
         bound = pool.bound_to(persistence.read(request))
         if bound is not None:
-            return Assignment(pool, bound, (), (), self._reactor)
+            return Assignment(pool, bound, (), None, self._reactor)
         member = pool.choose(())
         if member is None:
             raise NobodyServes(f"no back end of pool {name} can serve")
-        field = persistence.field(member.token, secure=client.tls)
-        return Assignment(pool, member, (), (field,), self._reactor)
+        return Assignment(pool, member, (), client.tls, self._reactor)
 
     # Watching
 

@@ -6,7 +6,7 @@ Field names and values are octets as they came; names compare through :meth:`Hea
 
 from __future__ import annotations
 
-__all__ = ["Fields", "Head", "RequestHead", "ResponseHead"]
+__all__ = ["Fields", "Head", "OwnAnswer", "RequestHead", "ResponseHead"]
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -92,3 +92,20 @@ class ResponseHead(Head):
 
     def __repr__(self) -> str:
         return f"<ResponseHead {self.status}>"
+
+
+class OwnAnswer:
+    """A whole response that is ours and not a back end's: a redirect, a fixed answer.
+
+    :ivar fields: without Content-Length, which ``content`` says.
+    """
+
+    __slots__ = ("content", "fields", "status")
+
+    def __init__(self, status: int, fields: tuple[tuple[bytes, bytes], ...] = (), content: bytes = b"") -> None:
+        self.status = status
+        self.fields = fields
+        self.content = content
+
+    def __repr__(self) -> str:
+        return f"<OwnAnswer {self.status}>"

@@ -26,6 +26,17 @@ HOP_BY_HOP = frozenset(
 )
 
 _REASONS = {
+    200: b"OK",
+    204: b"No Content",
+    301: b"Moved Permanently",
+    302: b"Found",
+    303: b"See Other",
+    307: b"Temporary Redirect",
+    308: b"Permanent Redirect",
+    403: b"Forbidden",
+    410: b"Gone",
+    429: b"Too Many Requests",
+    451: b"Unavailable For Legal Reasons",
     400: b"Bad Request",
     404: b"Not Found",
     408: b"Request Timeout",

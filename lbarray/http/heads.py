@@ -19,14 +19,17 @@ def forwarded_fields(client: str, *, tls: bool) -> bytes:
     return b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nVia: %b\r\n" % (client.encode(), scheme, VIA)
 
 
-def request_octets(head: RequestHead, forwarded: bytes, default_host: str) -> tuple[bytes, bool]:
+def request_octets(
+    head: RequestHead, forwarded: bytes, default_host: str, target: bytes | None = None
+) -> tuple[bytes, bool]:
     """The head for the back end, and whether the content goes on in chunks.
 
     :param forwarded: of :func:`forwarded_fields`.
     :param default_host: for a request of HTTP/1.0 that names none.
+    :param target: instead of the one that the client asked.
     """
     kept, chunked, _ = end_to_end(head)
-    parts = [head.method, b" ", head.target, b" HTTP/1.1\r\n"]
+    parts = [head.method, b" ", target or head.target, b" HTTP/1.1\r\n"]
     add = parts.extend
     host = b""
     for name, value in kept:
@@ -87,14 +90,26 @@ def response_octets(
     return b"".join(parts), chunked, keep_alive
 
 
-def own_answer(status: int, *, head_only: bool, keep_alive: bool) -> bytes:
-    """A whole response of our own, with a line of text that names its status."""
+def own_answer(
+    status: int,
+    *,
+    head_only: bool,
+    keep_alive: bool,
+    fields: Iterable[tuple[bytes, bytes]] = (),
+    content: bytes | None = None,
+) -> bytes:
+    """A whole response of our own; without ``content``, a line of text that names its status."""
     reason = reason_phrase(status)
-    content = b"%d %b\n" % (status, reason)
-    return b"HTTP/1.1 %d %b\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n%b\r\n%b" % (
+    if content is None:
+        content = b"%d %b\n" % (status, reason)
+        fields = (*fields, (b"Content-Type", b"text/plain; charset=utf-8"))
+    lines = b"".join(b"%b: %b\r\n" % pair for pair in fields)
+    length = b"" if status in (204, 304) else b"Content-Length: %d\r\n" % len(content)
+    return b"HTTP/1.1 %d %b\r\n%b%b%b\r\n%b" % (
         status,
         reason,
-        len(content),
+        lines,
+        length,
         b"" if keep_alive else b"Connection: close\r\n",
-        b"" if head_only else content,
+        b"" if head_only or status in (204, 304) else content,
     )

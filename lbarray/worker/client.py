@@ -23,7 +23,7 @@ from lbarray.http.limits import Limits
 from lbarray.http.refusals import BadMessage
 from lbarray.telemetry.counters import Counters
 from lbarray.values import ClientAddress, Outcome, ServiceId
-from lbarray.worker.backend import BackendConnection, BackendFactory
+from lbarray.worker.backend import UNSENT_LIMIT, BackendConnection, BackendFactory
 from lbarray.worker.contents import FilteredContent
 from lbarray.worker.eager import make_eager
 
@@ -79,6 +79,7 @@ class ClientConnection(Protocol):
         self._backend: BackendConnection | None = None
         self._head_octets = b""
         self._body_began = False
+        self._held: list[bytes] = []  # content that came while the request waits for a back end
         # Of its response.
         self._response_begun = False
         self._status = 0
@@ -163,17 +164,44 @@ class ClientConnection(Protocol):
         try:
             assignment = factory.requests.assign(factory.service_id, head, self._address)
         except BadInput as error:
-            factory.counters.add("requests_refused", error.reason)
-            self._answer(error.status or 503)
+            self._refused(error)
+            return
+        if assignment.answer is not None:
+            self._answer(assignment.answer.status, assignment.answer.fields, assignment.answer.content)
             return
         self._assignment = assignment
+        if assignment.waiting:
+            assignment.wait(self._assigned)
+        else:
+            self._assigned(None)
+
+    def _refused(self, error: BadInput) -> None:
+        self.factory.counters.add("requests_refused", error.reason)
+        self._answer(error.status or 503, error.answer_fields)
+
+    def _assigned(self, error: BadInput | None) -> None:
+        """There is a back end for the request in hand, or there will be none."""
+        held, self._held = self._held, []
+        if error is not None:
+            self._assignment.finished(Outcome.CLIENT_GONE)
+            self._assignment = None
+            self._refused(error)
+            return
+        factory, assignment, head = self.factory, self._assignment, self._request
+        assert head is not None
         for response_filter in factory.filters:
             response_filter.prepare(head)
         backend = assignment.backend
         self._head_octets, self._request_chunked = request_octets(
-            head, self._forwarded, f"{backend.host}:{backend.port}" if not head.host else ""
+            head, self._forwarded, f"{backend.host}:{backend.port}" if not head.host else "", assignment.target
         )
         self._hand_over([self._head_octets])
+        for data in held:
+            self._send_body(data)
+        if self._request_complete and head.has_body and self._backend is not None:
+            self._end_body()
+        if held and not self._queue_paused:
+            self.transport.resumeProducing()
 
     def _hand_over(self, octets: list[bytes]) -> None:
         """Give the request to the assigned back end: over an idle connection, or over a new one."""
@@ -198,7 +226,12 @@ class ClientConnection(Protocol):
         )
 
     def _send_body(self, data: bytes) -> None:
-        if self._backend is None:  # answered already: the rest is read and dropped until we close
+        if self._backend is None:
+            # Answered already: the rest is read and dropped until we close. Not so while it waits in a queue.
+            if self._assignment is not None and self._assignment.waiting:
+                self._held.append(data)
+                if sum(map(len, self._held)) > UNSENT_LIMIT:
+                    self.transport.pauseProducing()
             return
         self._body_began = True
         self._backend.write(b"%x\r\n%b\r\n" % (len(data), data) if self._request_chunked else data)
@@ -207,7 +240,8 @@ class ClientConnection(Protocol):
         self._request_complete = True
         request, backend = self._request, self._backend
         if request is None or backend is None:
-            self._next()
+            if self._assignment is None:  # answered
+                self._next()
             return
         if request.has_body:
             if self._request_chunked:
@@ -283,14 +317,15 @@ class ClientConnection(Protocol):
             return
         self._response_begun = True
         self._status = status
+        self._assignment.responded(head)
         if self.factory.filters:
             opened = [each.open(request, head, self._address) for each in self.factory.filters]
             body_filters = [body_filter for body_filter in opened if body_filter is not None]
             if body_filters:
                 self._content = FilteredContent(body_filters, self)
-        more = self._assignment.response_fields
+        more: tuple[tuple[bytes, bytes], ...] = ()
         if self.factory.node_field:
-            more = (*more, self.factory.node_field, (b"X-Lbarray-Backend", self._assignment.backend.name.encode()))
+            more = (self.factory.node_field, (b"X-Lbarray-Backend", self._assignment.backend.name.encode()))
         # Answered before the content was there: the rest of it has no place to go.
         keep_alive = self._keep_alive and self._request_complete
         octets, self._chunked, self._keep_alive = response_octets(request, head, more, keep_alive=keep_alive)
@@ -388,14 +423,16 @@ class ClientConnection(Protocol):
             self._queue_paused = False
             self.transport.resumeProducing()
 
-    def _answer(self, status: int) -> None:
+    def _answer(self, status: int, fields: tuple[tuple[bytes, bytes], ...] = (), content: bytes | None = None) -> None:
         """Our own answer to the request in hand."""
         request = self._request
         self.factory.counters.add("answers", str(status))
         complete = request is not None and (self._request_complete or not request.has_body)
         self._keep_alive = self._keep_alive and complete and request is not None and request.version >= (1, 1)
         head_only = request is not None and request.method == b"HEAD"
-        self._out.append(own_answer(status, head_only=head_only, keep_alive=self._keep_alive))
+        self._out.append(
+            own_answer(status, head_only=head_only, keep_alive=self._keep_alive, fields=fields, content=content)
+        )
         self.flush()
         self._done()
 

@@ -15,11 +15,11 @@ from zope.interface import implementer
 
 from lbarray.backends.connections import IdleConnections
 from lbarray.errors import BadInput
-from lbarray.http.events import RequestHead
+from lbarray.http.events import OwnAnswer, RequestHead, ResponseHead
 from lbarray.http.limits import Limits
 from lbarray.interfaces import IRequestScheduler
 from lbarray.telemetry.counters import Counters
-from lbarray.values import BackendAddress, ClientAddress, Outcome, ServiceId
+from lbarray.values import BackendAddress, ClientAddress, Handling, Outcome, ServiceId
 from lbarray.worker.client import ClientFactory
 
 reactor: Any = global_reactor
@@ -64,8 +64,22 @@ class Assigned:
         self.requests = requests
         self.place = place
         self.backend = BackendAddress("web", f"w{place}", "127.0.0.1", requests.ports[place])
-        self.response_fields: tuple[tuple[bytes, bytes], ...] = requests.fields
+        self.answer = requests.answer
+        self.waiting = requests.waiting
+        self.target: bytes | None = requests.target
+        self.handling = Handling()
+        self.mirrors: tuple[Any, ...] = ()
         requests.places.append(place)
+
+    def wait(self, ready: Callable[[BadInput | None], None]) -> None:
+        def end(error: BadInput | None) -> None:
+            self.waiting = False
+            ready(error)
+
+        self.requests.queue.append(end)
+
+    def responded(self, response: ResponseHead) -> None:
+        response.fields.extend(self.requests.fields)
 
     def idle_connection(self) -> Any:
         return self.requests.idle[self.place].take()
@@ -88,6 +102,7 @@ class Refused(BadInput):
 
     reason = "no_backend"
     status = 503
+    answer_fields = ((b"Retry-After", b"1"),)
 
 
 @implementer(IRequestScheduler)
@@ -98,6 +113,10 @@ class Requests:
         self.ports = ports
         self.idle = [IdleConnections(max_idle=9, idle_timeout_s=9) for _ in ports]
         self.fields: tuple[tuple[bytes, bytes], ...] = ()
+        self.answer: OwnAnswer | None = None
+        self.waiting = False
+        self.target: bytes | None = None
+        self.queue: list[Callable[[BadInput | None], None]] = []
         self.heads: list[RequestHead] = []
         self.places: list[int] = []
         self.outcomes: list[Outcome] = []
@@ -274,6 +293,58 @@ class EngineTests(TestCase):
         self.assertIn(b"\r\nSet-Cookie: LB=x\r\n", client.got)
         self.assertIn(b"\r\nX: y\r\n", client.got)
         self.assertNotIn(b"Keep-Alive", client.got)
+
+    async def test_answer_without_a_back_end(self) -> None:
+        """A redirect is sent as the scheduler said; the connection lives on and no back end hears of it."""
+        self.serve(answer(OK))
+        self.requests.answer = OwnAnswer(308, ((b"Location", b"https://a.example/"),), b"")
+        client = await self.connect()
+        client.transport.write(self.get() + self.get())
+        await client.until(lambda: client.got.count(b"\r\n\r\n") == 2)
+        self.assertEqual(client.got.count(b"HTTP/1.1 308 Permanent Redirect\r\nLocation: https://a.example/\r\n"), 2)
+        self.assertEqual(self.servers[0].asked, b"")
+
+    async def test_rewritten_target(self) -> None:
+        """The back end is asked for the assignment's target."""
+        self.serve(answer(OK))
+        self.requests.target = b"/inner?x"
+        await self.ask(self.get(b"/outer?x"))
+        self.assertTrue(self.servers[0].asked.startswith(b"GET /inner?x HTTP/1.1\r\n"))
+
+    async def test_waiting_for_a_back_end(self) -> None:
+        """A request of the queue keeps its content until it has a back end, however long it is."""
+        body = b"0123456789" * 20000
+
+        def script(backend: Backend, data: bytes) -> None:
+            if self.servers[0].asked.endswith(body):
+                backend.transport.write(OK)
+
+        self.serve(script)
+        self.requests.waiting = True
+        client = await self.connect()
+        client.transport.write(b"POST /order HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        while not self.requests.queue:
+            await deferLater(reactor, 0.001)
+        await deferLater(reactor, 0.02)
+        self.assertEqual(self.servers[0].asked, b"")
+        self.requests.queue.pop()(None)
+        await client.until(lambda: client.got.endswith(b"hi"))
+
+    async def test_waited_in_vain(self) -> None:
+        """When the queue's deadline passes the client gets its refusal and may ask again."""
+        self.serve(answer(OK))
+        self.requests.waiting = True
+        client = await self.connect()
+        client.transport.write(self.get())
+        while not self.requests.queue:
+            await deferLater(reactor, 0.001)
+        self.requests.queue.pop()(Refused("queue"))
+        await client.until(lambda: client.got.endswith(b"503 Service Unavailable\n"))
+        self.assertIn(b"Retry-After: 1\r\n", client.got)
+        self.requests.waiting = False
+        client.transport.write(self.get())
+        await client.until(lambda: client.got.endswith(b"hi"))
+        self.assertEqual(self.requests.outcomes, [Outcome.CLIENT_GONE, Outcome.ANSWERED])
 
     async def test_content_both_ways(self) -> None:
         """Chunked content goes on in chunks, content of a length with its length, octet for octet."""
