@@ -74,13 +74,16 @@ class IForwardingPlane(Interface):
     def set_workers(workers: Sequence[WorkerTarget]) -> None:
         """Replace what is known of workers, by index. A row that names an unknown one passes up."""
 
-    def apply(pairs: bytes) -> None:
+    def apply(rows: bytes) -> None:
         """Replace all rows; a packet meets the old rows or the new rows, never half a change.
 
-        :param pairs: for each row the index of the worker that gets its new connections, and of the one that
-            had it before (second chance): unsigned 16-bit numbers in the machine's order, as many rows as the
-            plane was made for.
+        What is known of open connections stays: their packets go where they went before, as long as that worker
+        is known.
 
+        :param rows: for each row the index of the worker that gets its new connections, and of the last two that
+            had it before and may still hold some (second chance), the newer first; then a spare number. Unsigned
+            16-bit numbers in the machine's order, 0xFFFF for nobody; as many rows as the plane was made for.
+        :raises ValueError: another number of rows.
         :raises lbarray.errors.SystemRefused: the kernel said no.
         """
 

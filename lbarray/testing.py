@@ -44,7 +44,7 @@ class MemoryPlane:
         self.active: frozenset[Address] = frozenset()
         self.services: tuple[PlaneService, ...] = ()
         self.workers: dict[int, WorkerTarget] = {}
-        self.rows: list[tuple[int, int]] = []
+        self.rows: list[tuple[int, int, int]] = []
 
     def attach(self) -> None:
         self.attached = True
@@ -61,8 +61,8 @@ class MemoryPlane:
     def set_workers(self, workers: Sequence[WorkerTarget]) -> None:
         self.workers = {worker.index: worker for worker in workers}
 
-    def apply(self, pairs: bytes) -> None:
-        self.rows = list(struct.iter_unpack("=HH", pairs))
+    def apply(self, rows: bytes) -> None:
+        self.rows = [(now, *before) for now, *before, _ in struct.iter_unpack("=HHHH", rows)]
 
     def counters(self) -> PlaneCounters:
         return PlaneCounters()
@@ -213,6 +213,8 @@ class PlaneSuite:
     """Mix into a ``SynchronousTestCase`` that has ``make_plane``: what every forwarding plane keeps."""
 
     SERVICE = PlaneService(ServiceId(IPv4Address("192.0.2.100"), 80), HashBy.CLIENT)
+    #: Rows of the table that ``make_plane``'s plane takes.
+    ROWS = 101
     assertEqual: Any
     addCleanup: Any
 
@@ -245,7 +247,8 @@ class PlaneSuite:
         plane.set_services([self.SERVICE])
         worker = WorkerTarget(3, "c", IPv4Address("192.0.2.3"), b"\2\0\0\0\0\3")
         plane.set_workers([worker])
-        plane.apply(struct.pack("=4H", 3, 3, 3, 3))
+        plane.apply(struct.pack("=4H", 3, 0xFFFF, 0xFFFF, 0) * self.ROWS)
+        plane.apply(struct.pack("=4H", 3, 4, 0xFFFF, 0) * self.ROWS)
         plane.set_active([self.SERVICE.id.address])
         plane.set_workers([])
         plane.set_services([])

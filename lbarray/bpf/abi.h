@@ -29,10 +29,11 @@ struct service {
 	__u32 active; /* 1: this node schedules its VIP; 0: pass up */
 };
 
-/* One aligned word, so that a packet never meets half a change. */
+/* Who gets the new connections, and the last two who did before. */
 struct row {
 	__u16 now;
-	__u16 before;
+	__u16 before[2];
+	__u16 pad;
 };
 
 enum worker_flag { WORKER_KNOWN = 1, WORKER_LOCAL = 2 };

@@ -8,13 +8,17 @@
 static __always_inline enum verdict choose_worker(const struct flow *flow, const struct config *config,
 						  const struct service *service, struct worker **chosen, __u32 *index)
 {
-	__u32 key;
+	__u32 key = 0;
 	struct row *row;
+	void *rows;
 
 	if (!config->table_size)
 		return PASSED_NO_WORKER;
+	rows = bpf_map_lookup_elem(&tables, &key);
+	if (!rows)
+		return PASSED_NO_WORKER;
 	key = hash_flow(flow, service->hash_by, config->seed) % config->table_size;
-	row = bpf_map_lookup_elem(&rows, &key);
+	row = bpf_map_lookup_elem(rows, &key);
 	if (!row)
 		return PASSED_NO_WORKER;
 	*index = row->now;

@@ -18,12 +18,19 @@ struct { /* the VIPs and ports that are scheduled */
 	__type(value, struct service);
 } services SEC(".maps");
 
-struct { /* the Maglev table; sized by the loader */
+struct rows { /* a Maglev table; sized by the loader */
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, MAX_ROWS);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct row));
+};
+
+struct { /* the one in use, replaced as a whole */
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct row);
-} rows SEC(".maps");
+	__array(values, struct rows);
+} tables SEC(".maps");
 
 struct { /* how to reach each worker */
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -9,6 +9,7 @@ import ctypes
 import ctypes.util
 import errno
 import os
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,7 +91,15 @@ class _Library:
             getattr(self.c, function).argtypes = [ctypes.c_void_p]
         for function in ("bpf_object__find_map_by_name", "bpf_object__find_program_by_name"):
             getattr(self.c, function).argtypes = [ctypes.c_void_p, ctypes.c_char_p]
-        self.c.bpf_map__set_max_entries.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
+        self.c.bpf_map__set_inner_map_fd.argtypes = [ctypes.c_void_p, ctypes.c_int]
+        self.c.bpf_map_create.argtypes = [
+            *(ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32),
+            *(ctypes.c_uint32, ctypes.c_uint32, ctypes.c_void_p),
+        ]
+        self.c.bpf_map_update_batch.argtypes = [
+            *(ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p),
+            *(ctypes.c_void_p, ctypes.c_void_p),
+        ]
         self.c.bpf_map_update_elem.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_uint64]
         self.c.bpf_map_lookup_elem.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p]
         self.c.bpf_map_delete_elem.argtypes = [ctypes.c_int, ctypes.c_char_p]
@@ -144,6 +153,32 @@ class Map:
         code = _library().c.bpf_map_update_elem(self.fd, key, value, 0)
         if code:
             raise _library().refused(f"write the map {self.name}", code)
+
+    @classmethod
+    def create_array(cls, name: str, value_size: int, entries: int) -> Map:
+        """A new array that is in no object; :meth:`close` it.
+
+        :raises SystemRefused: the kernel would not.
+        """
+        fd = _library().c.bpf_map_create(2, name.encode(), 4, value_size, entries, None)  # BPF_MAP_TYPE_ARRAY
+        if fd < 0:
+            raise _library().refused(f"create the map {name}", fd)
+        return cls(fd, name)
+
+    def fill(self, values: bytes, entries: int) -> None:
+        """Write the first ``entries`` of an array in one call.
+
+        :raises SystemRefused: the kernel would not (it needs Linux 5.6).
+        """
+        keys = array("I", range(entries)).tobytes()
+        count = ctypes.c_uint32(entries)
+        code = _library().c.bpf_map_update_batch(self.fd, keys, values, ctypes.byref(count), None)
+        if code:
+            raise _library().refused(f"fill the map {self.name}", code)
+
+    def close(self) -> None:
+        """Let go of a map that was created alone; another map that it is in keeps it."""
+        os.close(self.fd)
 
     def delete(self, key: bytes) -> None:
         """Remove a key; a missing one is no error."""
@@ -248,10 +283,12 @@ class ObjectFile:
             raise SystemRefused(f"find the {what} {name} in {self._path}", advice="build it anew: make bpf")
         return handle
 
-    def resize(self, name: str, entries: int) -> None:
-        """Give a map another number of entries, before loading."""
+    def use_inner(self, name: str, template: Map) -> None:
+        """What is put into a map of maps will be like ``template``; before loading."""
         handle = self._found("map", _library().c.bpf_object__find_map_by_name, name)
-        _library().c.bpf_map__set_max_entries(handle, entries)
+        code = _library().c.bpf_map__set_inner_map_fd(handle, template.fd)
+        if code:
+            raise _library().refused(f"prepare the map {name}", code)
 
     def load(self) -> None:
         """:raises SystemRefused: the verifier or the kernel said no."""

@@ -100,48 +100,67 @@ done:
 	return result;
 }
 
+static int is_dead(uint16_t owner, const uint16_t *dead, Py_ssize_t deaths)
+{
+	for (Py_ssize_t each = 0; each < deaths; each++)
+		if (dead[each] == owner)
+			return 1;
+	return owner == FREE;
+}
+
+/* Give a row (now, before, earlier, spare) to "now"; whether anything of it changed. */
+static int hand_over(uint16_t *row, uint16_t now, const uint16_t *dead, Py_ssize_t deaths)
+{
+	uint16_t kept[4] = {now, FREE, FREE, row[3]};
+	int places = 1, changed = 0;
+
+	for (int each = 0; each < 3 && places < 3; each++)
+		if (row[each] != now && !is_dead(row[each], dead, deaths))
+			kept[places++] = row[each];
+	for (int each = 0; each < 3; each++)
+		changed |= row[each] != kept[each];
+	for (int each = 0; each < 3; each++)
+		row[each] = kept[each];
+	return changed;
+}
+
 static PyObject *merge(PyObject *module, PyObject *args)
 {
-	Py_buffer table, indices, pairs;
+	Py_buffer table, indices, dead, rows;
 	PyObject *result = NULL;
 	Py_ssize_t changed = 0;
 
 	(void)module;
-	if (!PyArg_ParseTuple(args, "y*y*w*", &table, &indices, &pairs))
+	if (!PyArg_ParseTuple(args, "y*y*y*w*", &table, &indices, &dead, &rows))
 		return NULL;
 	Py_ssize_t size = table.len / 2, workers = indices.len / 2;
 
-	if (pairs.len != 2 * table.len) {
+	if (rows.len != 4 * table.len) {
 		PyErr_SetString(PyExc_ValueError, "the table is not of the rows' size");
 		goto done;
 	}
 	for (Py_ssize_t row = 0; row < size; row++) {
 		uint16_t place = ((const uint16_t *)table.buf)[row];
-		uint16_t *pair = (uint16_t *)pairs.buf + 2 * row;
 
 		if (place >= workers) {
 			PyErr_Format(PyExc_ValueError, "row %zd has no worker", row);
 			goto done;
 		}
-		uint16_t now = ((const uint16_t *)indices.buf)[place];
-
-		if (pair[0] == now)
-			continue;
-		pair[1] = pair[0] == FREE ? now : pair[0];
-		pair[0] = now;
-		changed++;
+		changed += hand_over((uint16_t *)rows.buf + 4 * row, ((const uint16_t *)indices.buf)[place], dead.buf,
+				     dead.len / 2);
 	}
 	result = PyLong_FromSsize_t(changed);
 done:
 	PyBuffer_Release(&table);
 	PyBuffer_Release(&indices);
-	PyBuffer_Release(&pairs);
+	PyBuffer_Release(&dead);
+	PyBuffer_Release(&rows);
 	return result;
 }
 
 static PyMethodDef methods[] = {
 	{"fill", fill, METH_VARARGS, "fill(offsets, skips, weights, rows): give every row to a worker."},
-	{"merge", merge, METH_VARARGS, "merge(table, indices, pairs) -> rows that changed hands."},
+	{"merge", merge, METH_VARARGS, "merge(table, indices, dead, rows) -> rows that changed."},
 	{NULL, NULL, 0, NULL},
 };
 

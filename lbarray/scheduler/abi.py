@@ -32,7 +32,7 @@ U32 = struct.Struct("=I")
 CONFIG = struct.Struct("=III6sH")
 SERVICE_KEY = struct.Struct("=16s2sBB")
 SERVICE = struct.Struct("=II")
-ROW = struct.Struct("=HH")
+ROW = struct.Struct("=HHHH")
 WORKER = struct.Struct("=6sBB")
 TALLY = struct.Struct("=QQ")
 

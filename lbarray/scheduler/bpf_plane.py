@@ -61,14 +61,17 @@ class BpfPlane:
         self._active: frozenset[Address] = frozenset()
         self._services: tuple[PlaneService, ...] = ()
         self._workers: set[int] = set()
-        self._pairs = b""
 
     def attach(self) -> None:
         place = link(self._interface)
         self._object = ObjectFile(self._object_path())
         try:
-            self._object.resize("rows", self._table_size)
-            self._object.load()
+            template = self._new_table()
+            try:
+                self._object.use_inner("tables", template)
+                self._object.load()
+            finally:
+                template.close()
             self._write_config(place.index, place.mac)
             # Recorded first: a classifier that nobody remembers would go on for ever.
             self._journal.record(Undo("classifier", (self._interface,)))
@@ -92,7 +95,6 @@ class BpfPlane:
         if self._object is not None:
             self._object.close()
             self._object = None
-            self._pairs = b""
 
     def _map(self, name: str) -> Map:
         assert self._object is not None
@@ -130,13 +132,19 @@ class BpfPlane:
             held.update(U32.pack(index), bytes(WORKER.size))
         self._workers = set(wanted)
 
-    def apply(self, pairs: bytes) -> None:
-        held, before = self._map("rows"), self._pairs
-        for row, at in enumerate(range(0, len(pairs), ROW.size)):
-            pair = pairs[at : at + ROW.size]
-            if before[at : at + ROW.size] != pair:
-                held.update(U32.pack(row), pair)
-        self._pairs = pairs
+    def apply(self, rows: bytes) -> None:
+        if len(rows) != self._table_size * ROW.size:
+            raise ValueError(f"{len(rows)} octets for a table of {self._table_size} rows")
+        table = self._new_table()
+        try:
+            table.fill(rows, self._table_size)
+            # One pointer is replaced, so a packet meets the old table or the new one.
+            self._map("tables").update(U32.pack(0), U32.pack(table.fd))
+        finally:
+            table.close()  # the map that it is in holds it
+
+    def _new_table(self) -> Map:
+        return Map.create_array("rows", ROW.size, self._table_size)
 
     def counters(self) -> PlaneCounters:
         packets: dict[str, int] = {}

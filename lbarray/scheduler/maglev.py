@@ -61,24 +61,30 @@ def fill(offsets: array[int], skips: array[int], weights: array[int], rows: arra
                 return
 
 
-def merge(table: array[int], indices: array[int], pairs: array[int]) -> int:
-    """Make ``pairs`` (now, before, now, before, …) say what ``table`` says; how many rows changed hands.
+def merge(table: array[int], indices: array[int], dead: array[int], rows: array[int]) -> int:
+    """Make ``rows`` (now, before, earlier, spare; now, …) say what ``table`` says; how many rows changed.
 
-    Every place in the table has an index, and ``pairs`` is twice as long as the table.
+    Every place in the table has an index, and ``rows`` is four times as long as the table. Former owners are
+    different from each other and from the present one, and none of ``dead``.
     """
     changed = 0
+    gone = {*dead, NOBODY}
     for row, place in enumerate(table):
         index = indices[place]
-        now = pairs[2 * row]
-        if now != index:
-            pairs[2 * row + 1] = index if now == NOBODY else now
-            pairs[2 * row] = index
+        at = 4 * row
+        now, first, second = rows[at], rows[at + 1], rows[at + 2]
+        if now == index and not (gone and (first in gone or second in gone)):
+            continue
+        kept = [owner for owner in (now, first, second) if owner != index and owner not in gone]
+        kept += [NOBODY, NOBODY]
+        if now != index or [first, second] != kept[:2]:
+            rows[at : at + 3] = array("H", [index, *kept[:2]])
             changed += 1
     return changed
 
 
 _fill: Callable[[array[int], array[int], array[int], array[int]], None] = fill
-_merge: Callable[[array[int], array[int], array[int]], int] = merge
+_merge: Callable[[array[int], array[int], array[int], array[int]], int] = merge
 #: Are the compiled loops in use?
 compiled = False
 try:
@@ -113,6 +119,6 @@ def build_table(workers: Sequence[Weighted], size: int = DEFAULT_SIZE) -> array[
     return rows
 
 
-def merge_table(table: array[int], indices: Sequence[int], pairs: array[int]) -> int:
+def merge_table(table: array[int], indices: Sequence[int], dead: Sequence[int], rows: array[int]) -> int:
     """:func:`merge`, compiled where it can be. ``indices``: the stable number of each place of the table."""
-    return _merge(table, array("H", indices), pairs)
+    return _merge(table, array("H", indices), array("H", dead), rows)

@@ -53,6 +53,7 @@ class SchedulerService(Service):
         self._services = tuple(services)
         self._counters = counters
         self._gathering: IDelayedCall | None = None
+        self._lives: dict[str, int] = {}
         self._unsubscribe: Callable[[], None] = lambda: None
 
     def startService(self) -> None:
@@ -105,9 +106,9 @@ class SchedulerService(Service):
         try:
             # The workers before the rows: a row never names one that is not known yet.
             self._plane.set_workers(targets)
-            changed = self.table.update(wanted)
+            changed = self.table.update(wanted, self._dead(members))
             if changed:
-                self._plane.apply(self.table.pairs)
+                self._plane.apply(self.table.rows)
         except SystemRefused as error:
             self._counters.add("plane_refused", "rows")
             self.log.critical("{error}; the packets go where they went before", error=error)
@@ -122,6 +123,13 @@ class SchedulerService(Service):
                 size=self.table.size,
                 workers=", ".join(worker.name for worker in self.table.workers),
             )
+
+    def _dead(self, members: Sequence[NodeReport]) -> set[str]:
+        """Nodes that have died or begun anew since the last time: their connections are gone."""
+        lives = {report.name: report.incarnation for report in members}
+        dead = {name for name, incarnation in self._lives.items() if lives.get(name) != incarnation}
+        self._lives = lives
+        return dead
 
     def status(self) -> dict[str, object]:
         """What the console shows."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from lbarray.scheduler.maglev import DEFAULT_SIZE, NOBODY, Weighted, build_table, merge_table
 
@@ -13,6 +13,9 @@ __all__ = ["NOBODY", "RowTable"]
 
 class RowTable:
     """Rows by worker index.
+
+    Each row remembers its last two owners that may still hold connections (second chance). A node that has just
+    started learns them change by change; the one that it passes a packet to knows who came before itself.
 
     :param index: the stable index of every node that may ever be a worker.
     :param size: how many rows; prime.
@@ -24,31 +27,38 @@ class RowTable:
         self.generation = 0
         self.workers: tuple[Weighted, ...] = ()
         self._index = dict(index)
-        self._pairs = array("H", [NOBODY]) * (2 * size)
+        self._rows = array("H", [NOBODY, NOBODY, NOBODY, 0]) * size
         self._counted: tuple[int, dict[int, int]] = (0, {NOBODY: size})
 
-    def update(self, workers: Sequence[Weighted]) -> int:
-        """Give the rows to ``workers``; how many changed hands. With nobody to give them to, none does."""
+    def update(self, workers: Sequence[Weighted], dead: Collection[str] = ()) -> int:
+        """Give the rows to ``workers``; how many changed, in any way. With nobody to give them to, none does.
+
+        :param dead: nodes whose connections are gone, for they died or began anew: they are nobody's second chance.
+        """
+        gone = [self._index[name] for name in dead]
         wanted = tuple(sorted(workers, key=lambda worker: worker.name))
-        if not wanted or wanted == self.workers:
+        if not wanted:
+            wanted = self.workers
+        if not wanted or (wanted == self.workers and not gone):
             return 0
         indices = [self._index[worker.name] for worker in wanted]
-        changed = merge_table(build_table(wanted, self.size), indices, self._pairs)
+        changed = merge_table(build_table(wanted, self.size), indices, gone, self._rows)
         self.workers = wanted
         self.generation += 1 if changed else 0
         return changed
 
     @property
-    def pairs(self) -> bytes:
-        """All rows as planes take them: worker now and worker before, unsigned 16 bits each, in the machine's order."""
-        return self._pairs.tobytes()
+    def rows(self) -> bytes:
+        """All rows as planes take them (:meth:`lbarray.interfaces.IForwardingPlane.apply`)."""
+        return self._rows.tobytes()
 
-    def row(self, number: int) -> tuple[int, int]:
-        """(worker now, worker before) by index."""
-        return self._pairs[2 * number], self._pairs[2 * number + 1]
+    def row(self, number: int) -> tuple[int, int, int]:
+        """(worker now, worker before, the one before that) by index."""
+        now, first, second = self._rows[4 * number : 4 * number + 3]
+        return now, first, second
 
     def shares(self) -> dict[int, int]:
         """How many rows each index has."""
         if self._counted[0] != self.generation:
-            self._counted = (self.generation, dict(Counter(self._pairs[::2])))
+            self._counted = (self.generation, dict(Counter(self._rows[::4])))
         return self._counted[1]

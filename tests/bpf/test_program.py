@@ -160,7 +160,7 @@ class DecisionTests(SynchronousTestCase):
         self.plane.set_workers(self.workers)  # c has rows but is not known
         self.table = RowTable(INDEX, 101)
         self.table.update([Weighted(name) for name in INDEX])
-        self.plane.apply(self.table.pairs)
+        self.plane.apply(self.table.rows)
         self.plane.set_active([VIP, VIP6])
 
     def view(self, *, active: frozenset[Address] = BOTH) -> View:

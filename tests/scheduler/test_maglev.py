@@ -75,13 +75,13 @@ class MaglevTests(SynchronousTestCase):
         for loop, table in zip((fill, _rows.fill), tables, strict=True):
             loop(offsets, skips, array("I", weights), table)
         self.assertEqual(tables[0], tables[1])
-        merged = [array("H", [place % 5 if place % 7 else NOBODY for place in range(2 * size)]) for _ in range(2)]
         indices = array("H", [place + 3 for place in places])
-        self.assertEqual(
-            merge(tables[0], indices, merged[0]),
-            _rows.merge(tables[1], indices, merged[1]),
-        )
-        self.assertEqual(merged[0], merged[1])
+        others = array("H", [place + 1 for place in places])
+        rows = [array("H", [NOBODY, NOBODY, NOBODY, 0]) * size for _ in range(2)]
+        for each, dead in ((indices, []), (others, []), (indices, [5]), (others, [1, 4]), (others, [3])):
+            gone = array("H", dead)
+            self.assertEqual(merge(tables[0], each, gone, rows[0]), _rows.merge(tables[1], each, gone, rows[1]))
+            self.assertEqual(rows[0], rows[1])
 
     def test_compiled_refuses(self) -> None:
         """What would make the compiled loop run for ever or out of bounds is refused by it."""
@@ -99,8 +99,9 @@ class MaglevTests(SynchronousTestCase):
             (array("I"), array("I"), array("I")),
         ):
             self.assertRaises(ValueError, _rows.fill, *bad, rows)
-        self.assertRaises(ValueError, _rows.merge, rows, array("H"), array("H", bytes(44)))
-        self.assertRaises(ValueError, _rows.merge, rows, array("H", [1]), rows)
+        none = array("H")
+        self.assertRaises(ValueError, _rows.merge, rows, none, none, array("H", bytes(88)))
+        self.assertRaises(ValueError, _rows.merge, rows, array("H", [1]), none, rows)
 
     def test_refuses_nonsense(self) -> None:
         """Nobody, or a weight of nothing, is the caller's mistake."""
@@ -114,23 +115,43 @@ class RowTableTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.table = RowTable({"a": 0, "b": 1, "c": 2}, SIZE)
 
-    def update(self, *members: str) -> int:
-        return self.table.update([Weighted(name) for name in members])
+    def update(self, *members: str, dead: tuple[str, ...] = ()) -> int:
+        return self.table.update([Weighted(name) for name in members], dead)
+
+    def owners(self) -> set[tuple[int, int, int]]:
+        return {self.table.row(row) for row in range(SIZE)}
 
     def test_first(self) -> None:
-        """At first every row changes, and its owner before is its owner now."""
+        """At first every row changes, and nobody had it before."""
         self.assertEqual(self.update("a", "b"), SIZE)
-        self.assertTrue(all(self.table.row(row)[0] == self.table.row(row)[1] for row in range(SIZE)))
+        self.assertEqual({before for _, *both in self.owners() for before in both}, {NOBODY})
 
     def test_before(self) -> None:
-        """A row that moves remembers who had it."""
-        self.update("a", "b")
-        old = [self.table.row(row)[0] for row in range(SIZE)]
-        self.former = [self.table.row(row)[1] for row in range(SIZE)]
-        self.assertGreater(self.update("a", "c"), 0)
-        for row, owner in enumerate(old):
-            now, before = self.table.row(row)
-            self.assertEqual(before, owner if now != owner else self.former[row])
+        """A row that moves remembers who had it, and who had it before that one."""
+        self.update("a")
+        self.update("b")
+        self.assertEqual(self.owners(), {(1, 0, NOBODY)})
+        self.update("c")
+        self.assertEqual(self.owners(), {(2, 1, 0)})
+
+    def test_back_again(self) -> None:
+        """A row that returns to a former owner names it only once."""
+        self.update("a")
+        self.update("b")
+        self.update("a")
+        self.assertEqual(self.owners(), {(0, 1, NOBODY)})
+        self.update("c")
+        self.update("a")
+        self.assertEqual(self.owners(), {(0, 2, 1)})
+
+    def test_the_dead_are_no_second_chance(self) -> None:
+        """Who has died, or has begun anew, holds no connection: the one before it may."""
+        self.update("a")
+        self.update("b")
+        self.update("c", dead=("b",))
+        self.assertEqual(self.owners(), {(2, 0, NOBODY)})
+        self.update("c", dead=("a",))
+        self.assertEqual(self.owners(), {(2, NOBODY, NOBODY)})
 
     def test_no_change(self) -> None:
         """The same members in another order change nothing."""

@@ -54,7 +54,7 @@ class SchedulerServiceTests(SynchronousTestCase):
         self.service.startService()
 
     def owners(self) -> set[int]:
-        return {now for now, _ in self.plane.rows}
+        return {now for now, *_ in self.plane.rows}
 
     def test_ready_before_it_is_owner(self) -> None:
         """A backup has its rows already: taking over is one flag."""
