@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
 import time
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any, NoReturn
 from twisted.application.service import IService
 from twisted.python import usage
 
-from lbarray.config.load import load, parse
+from lbarray.config.load import load_file, parse
 from lbarray.config.model import Config
 from lbarray.errors import ArrayError
 from lbarray.values import Role
@@ -136,19 +138,33 @@ def makeService(options: Options) -> IService:
         if options.subCommand == "rewrite":
             rewriting = options.subOptions
             assert isinstance(rewriting, RewriteOptions)
-            config, name, roles = rewriting.as_config(), "rewrite", Role.WORKER
+            config, name, roles, file = rewriting.as_config(), "rewrite", Role.WORKER, None
         else:
             sub = options.subOptions if options.subCommand else options
             path = Path(sub["config"] or options["config"])
-            config = load(path)
+            file = load_file(path)
+            config = file.config
             name = node_name(config, sub["node"] or options["node"], str(path))
             roles = _ROLES[options.subCommand or "node"]
         # Twisted counts its timers by the wall clock: set back by an hour, an owner would fall silent for an hour.
         # No timer runs yet, so the reactor may as well count by the clock that nobody sets.
         vars(reactor)["seconds"] = time.monotonic
-        return NodeService(reactor=reactor, config=config, name=name, roles=roles)
+        node = NodeService(reactor=reactor, config=config, name=name, roles=roles, file=file)
     except ArrayError as error:
         refuse(error)
+    reactor.callWhenRunning(_reload_on_hangup, reactor, node)
+    return node
+
+
+def _reload_on_hangup(reactor: Any, node: Any) -> None:
+    """SIGHUP, as ``systemctl reload`` sends it, means: take up the configuration file as it is now."""
+
+    def reload() -> None:
+        with contextlib.suppress(ArrayError):  # the log has it already
+            node.configuring.reload()
+
+    # A handler may run between any two instructions: the work is done in the reactor's own time.
+    signal.signal(signal.SIGHUP, lambda number, frame: reactor.callFromThread(reload))
 
 
 def refuse(error: ArrayError) -> NoReturn:

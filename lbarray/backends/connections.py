@@ -19,6 +19,11 @@ class IdleConnections:
         self._idle_timeout_s = idle_timeout_s
         self._stored: dict[Any, float] = {}  # in the order of storing
 
+    def reconfigure(self, new: IdleConnections) -> None:
+        """Take the limits of ``new``; what is stored stays until they ask for it."""
+        self._max_idle = new._max_idle
+        self._idle_timeout_s = new._idle_timeout_s
+
     def __len__(self) -> int:
         return len(self._stored)
 

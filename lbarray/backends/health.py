@@ -54,6 +54,12 @@ class Health:
             return self._become(BackendState.DOWN, now)
         return False
 
+    def unwatched(self, now: float) -> None:
+        """Nobody looks any more: it counts as well."""
+        if self.state is not BackendState.UNCHECKED:
+            self.last = Seen(True, "not looked at")
+            self._become(BackendState.UNCHECKED, now)
+
     def _become(self, state: BackendState, now: float) -> bool:
         self.state = state
         self.since = now

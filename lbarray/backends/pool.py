@@ -18,6 +18,7 @@ class Member:
 
     :ivar weight: its share; :ivar outstanding: requests in hand.
     :ivar draining: gets no new clients; those with its cookie still come.
+    :ivar retired: no longer a member; it has only the requests that it had.
     """
 
     __slots__ = (
@@ -28,6 +29,7 @@ class Member:
         "idle",
         "outstanding",
         "requests",
+        "retired",
         "token",
         "weight",
     )
@@ -41,6 +43,7 @@ class Member:
         self.requests = 0
         self.failures = 0
         self.draining = False
+        self.retired = False
         self.token = b""
 
     @property
@@ -49,6 +52,12 @@ class Member:
         if self.draining and self.health.serves:
             return BackendState.DRAINING
         return self.health.state
+
+    def reconfigure(self, new: Member) -> None:
+        """Take the settings of a member that is to be what this one is, and keep what has been seen and counted."""
+        self.weight = new.weight
+        self.health.rise, self.health.fall = new.health.rise, new.health.fall
+        self.idle.reconfigure(new.idle)
 
 
 class Pool:
@@ -65,12 +74,38 @@ class Pool:
         self.policy = policy
         self.persistence = persistence
         self._by_token: dict[bytes, Member] = {}
-        if persistence is not None:
-            for member in members:
-                member.token = persistence.token(member.address)
-                self._by_token[member.token] = member
         self._fit: list[Member] = []
+        self._settle()
+
+    def _settle(self) -> None:
+        """Who is bound by which cookie, and who may have new requests."""
+        self._by_token = {}
+        if self.persistence is not None:
+            for member in self.members.values():
+                member.token = self.persistence.token(member.address)
+                self._by_token[member.token] = member
         self.refresh()
+
+    def reconfigure(self, new: Pool) -> list[Member]:
+        """Become what ``new`` says, and keep the members that are in both; those that are not are returned."""
+        old = self.members
+        self.members = {}
+        for name, member in new.members.items():
+            same = old.get(name)
+            if same is not None and same.address == member.address:
+                same.reconfigure(member)
+                self.members[name] = same
+            else:
+                self.members[name] = member
+        if type(self.policy) is not type(new.policy):
+            self.policy = new.policy
+        self.persistence = new.persistence
+        self._settle()
+        return [member for member in old.values() if not self.has(member)]
+
+    def has(self, member: Member) -> bool:
+        """It belongs here, now."""
+        return self.members.get(member.address.name) is member
 
     def refresh(self) -> None:
         """Health, draining or weights changed: find out anew who may have new requests."""

@@ -82,7 +82,7 @@ class Assignment:
         return self._member.idle.take()
 
     def keep_connection(self, connection: object) -> None:
-        if self._member.health.serves:
+        if self._member.health.serves and not self._member.retired:
             self._member.idle.store(connection, self._clock.seconds())
         else:
             connection.close()  # type: ignore[attr-defined]  # the contract of IAssignment
@@ -156,7 +156,7 @@ class BackendsService(Service):
 
     def assign(self, service: ServiceId, request: RequestHead, client: ClientAddress) -> Assignment:
         name = self._routes[service].find(request.host, request.target)
-        if name is None:
+        if name is None or name not in self.pools:
             raise NoRoute(f"no route for {request.host!r}")
         pool = self.pools[name]
         persistence = pool.persistence
@@ -177,12 +177,7 @@ class BackendsService(Service):
 
     def startService(self) -> None:
         super().startService()
-        for pool in self.pools.values():
-            watch = self._watches.get(pool.name)
-            if watch is not None:
-                for place, member in enumerate(pool.members.values()):
-                    # At once, but not all in the same instant.
-                    self._later(pool, member, watch, 0.01 * place)
+        self._watch_all()  # at once, but not all in the same instant
         self._expiry.start(EXPIRE_S, now=False)
 
     def stopService(self) -> None:
@@ -199,19 +194,23 @@ class BackendsService(Service):
             for member in pool.members.values():
                 member.idle.close_all()
 
-    def _later(self, pool: Pool, member: Member, watch: Watch, delay: float) -> None:
-        self._calls[member] = self._reactor.callLater(delay, self._look, pool, member, watch)
+    def _later(self, pool: Pool, member: Member, delay: float) -> None:
+        self._calls[member] = self._reactor.callLater(delay, self._look, pool, member)
 
-    def _look(self, pool: Pool, member: Member, watch: Watch) -> None:
+    def _look(self, pool: Pool, member: Member) -> None:
+        del self._calls[member]
+        watch = self._watches[pool.name]
         looking = self._looking[member] = watch.probe.probe(member.address)
         looking.addCallbacks(lambda seen: self._saw(pool, member, seen), self._unseen)
-        looking.addBoth(lambda _: self._looked(pool, member, watch))
+        looking.addBoth(lambda _: self._looked(pool, member))
 
-    def _looked(self, pool: Pool, member: Member, watch: Watch) -> None:
+    def _looked(self, pool: Pool, member: Member) -> None:
         self._looking.pop(member, None)
-        if self.running:
+        watch = self._watches.get(pool.name)
+        # The configuration may have changed meanwhile: is it still a member, and still watched?
+        if self.running and watch is not None and pool.has(member):
             # A tenth to either side: the nodes of an array do not march in step.
-            self._later(pool, member, watch, watch.interval_s * (0.9 + 0.2 * self._chance()))
+            self._later(pool, member, watch.interval_s * (0.9 + 0.2 * self._chance()))
 
     def _unseen(self, failure: Failure) -> None:
         if not failure.check(CancelledError):
@@ -228,6 +227,52 @@ class BackendsService(Service):
             self.log.warn("back end {backend} is down: {said}", backend=str(member.address), said=seen.said)
         elif before is BackendState.DOWN:
             self.log.info("back end {backend} is up: {said}", backend=str(member.address), said=seen.said)
+
+    def reconfigure(
+        self, *, pools: Sequence[Pool], routes: Mapping[ServiceId, RouteTable], watches: Mapping[str, Watch]
+    ) -> None:
+        """Serve like this from the next request on.
+
+        Back ends that stay keep their health, their connections and what was done to them by hand; requests in hand
+        end where they are. Services that are gone keep their routes, for their clients that are still here.
+        """
+        retired: list[Member] = []
+        for pool in pools:
+            live = self.pools.get(pool.name)
+            if live is None:
+                self.pools[pool.name] = pool
+            else:
+                retired += live.reconfigure(pool)
+        names = {pool.name for pool in pools}
+        for name in [name for name in self.pools if name not in names]:
+            retired += self.pools.pop(name).members.values()
+        self._routes.update(routes)
+        self._watches = dict(watches)
+        for member in retired:
+            self._unwatch(member)
+            member.retired = True
+            member.idle.close_all()
+        if self.running:
+            self._watch_all()
+
+    def _unwatch(self, member: Member) -> None:
+        call = self._calls.pop(member, None)
+        if call is not None:
+            call.cancel()
+        looking = self._looking.get(member)
+        if looking is not None:
+            looking.cancel()
+
+    def _watch_all(self) -> None:
+        """Watch who is not watched yet; who need not be watched any more is taken to be well."""
+        for pool in self.pools.values():
+            for place, member in enumerate(pool.members.values()):
+                if pool.name not in self._watches:
+                    self._unwatch(member)
+                    member.health.unwatched(self._reactor.seconds())
+                elif member not in self._calls and member not in self._looking:
+                    self._later(pool, member, 0.01 * place)
+            pool.refresh()
 
     def _expire(self) -> None:
         now = self._reactor.seconds()

@@ -9,13 +9,13 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from lbarray.commands import array, look, machine
+from lbarray.commands import array, configuration, look, machine
 from lbarray.commands.registry import Commands
 from lbarray.errors import ArrayError
 
 __all__ = ["main"]
 
-SUBJECTS: tuple[ModuleType, ...] = (machine, look, array)
+SUBJECTS: tuple[ModuleType, ...] = (machine, look, array, configuration)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

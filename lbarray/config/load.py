@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
@@ -16,7 +17,24 @@ from lbarray.config.problems import problems_of
 from lbarray.config.scalars import Accepts
 from lbarray.errors import BadConfig, Problem
 
-__all__ = ["load", "parse"]
+__all__ = ["ConfigFile", "load", "load_file", "parse"]
+
+
+@attrs.frozen
+class ConfigFile:
+    """A configuration with the file that it came from.
+
+    :ivar octets: the file's content.
+    """
+
+    config: Config
+    path: Path
+    octets: bytes
+
+    @property
+    def version(self) -> str:
+        """What nodes compare: the first twelve digits that ``sha256sum`` prints of the file."""
+        return hashlib.sha256(self.octets).hexdigest()[:12]
 
 
 def load(path: Path) -> Config:
@@ -24,8 +42,18 @@ def load(path: Path) -> Config:
 
     :raises BadConfig: everything that is wrong with it, also files that it names and nobody can read.
     """
+    return load_file(path).config
+
+
+def load_file(path: Path, octets: bytes | None = None) -> ConfigFile:
+    """The same, with what it was read from.
+
+    :param octets: what would stand in the file; none given means: what stands there.
+    :raises BadConfig: everything that is wrong with it.
+    """
     try:
-        text = path.read_bytes().decode("utf-8")
+        content = path.read_bytes() if octets is None else octets
+        text = content.decode("utf-8")
     except OSError as error:
         found = Problem("(the file)", error.strerror or str(error), "a TOML file that can be read")
         raise BadConfig([found], str(path)) from None
@@ -36,7 +64,7 @@ def load(path: Path) -> Config:
     problems = missing_files(config)
     if problems:
         raise BadConfig(problems, str(path))
-    return config
+    return ConfigFile(config, path, content)
 
 
 def parse(text: str, *, source: str = "configuration", folder: Path = Path("/")) -> Config:

@@ -16,7 +16,7 @@ __all__ = ["NodeView"]
 class NodeView:
     """The one source of manhole, API and tables.
 
-    :ivar parts: for each key of the status, what gives its value now.
+    :ivar parts: what gives, for each key of the status, its value now.
     :ivar actions: what can be asked of the node and changed in it.
     """
 
@@ -25,7 +25,7 @@ class NodeView:
     version: str
     uptime_s: Callable[[], float]
     counters: Counters
-    parts: Mapping[str, Callable[[], object]]
+    parts: Callable[[], Mapping[str, Callable[[], object]]]
     actions: Actions = attrs.field(factory=Actions)
 
     def status(self) -> dict[str, object]:
@@ -36,7 +36,7 @@ class NodeView:
             "version": self.version,
             "uptime_s": round(self.uptime_s(), 1),
         }
-        for key, part in self.parts.items():
+        for key, part in self.parts().items():
             whole[key] = part()
         counted: dict[str, object] = {}
         for name, label, value in self.counters:

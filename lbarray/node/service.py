@@ -15,6 +15,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from lbarray.backends.service import BackendsService
+from lbarray.config.load import ConfigFile
 from lbarray.config.model import Config
 from lbarray.errors import ArrayError, SystemRefused
 from lbarray.failover.service import FailoverService
@@ -24,6 +25,7 @@ from lbarray.kernel.links import link
 from lbarray.kernel.processors import ProcessorUse
 from lbarray.membership.service import MembershipService
 from lbarray.node.array_parts import make_failover, make_membership, make_scheduler
+from lbarray.node.configuring import Configuring
 from lbarray.node.identity import journal_of
 from lbarray.node.view import make_console, node_view
 from lbarray.node.worker_parts import make_backends, make_rewriting, make_worker
@@ -49,11 +51,12 @@ class NodeService(MultiService):
     the process with code 1.
 
     :param roles: what this process does: scheduler, worker or both.
+    :param file: where the configuration came from; without it nothing can be reloaded.
     """
 
     log = Logger()
 
-    def __init__(self, *, reactor: Any, config: Config, name: str, roles: Role) -> None:
+    def __init__(self, *, reactor: Any, config: Config, name: str, roles: Role, file: ConfigFile | None = None) -> None:
         super().__init__()
         self.config = config
         self.node_name = name
@@ -64,7 +67,7 @@ class NodeService(MultiService):
         self._roles = roles
         self._started_at = reactor.seconds()
         self._processors = ProcessorUse()
-        self._secret = config.array.key_file.read_bytes() if config.array.key_file else secrets.token_bytes(32)
+        self.secret = config.array.key_file.read_bytes() if config.array.key_file else secrets.token_bytes(32)
         self._incarnation = time.time_ns()
         self._mac = b""
         self._parts: list[Service] = []
@@ -76,6 +79,7 @@ class NodeService(MultiService):
         self.failover: FailoverService | None = None
         self.rewriting: RewriteFilter | None = None
         self._journal: Journal | None = None
+        self.configuring = Configuring(self, file)
         self._build()
 
     # Building
@@ -86,7 +90,7 @@ class NodeService(MultiService):
         parts = self._parts
         if Role.WORKER in self._roles:
             self.backends = make_backends(
-                reactor=self.reactor, config=config, secret=self._secret, counters=self.counters
+                reactor=self.reactor, config=config, secret=self.secret, counters=self.counters
             )
             self.rewriting = make_rewriting(config=config, counters=self.counters)
             self.worker = make_worker(
@@ -106,10 +110,9 @@ class NodeService(MultiService):
     def _build_array(self, journal: Journal) -> None:
         config = self.config
         if self.worker is not None:
-            places = [config.service_id(name) for name in config.services]
             self.acceptance = AcceptanceCheck(
                 clock=self.reactor,
-                targets=[(str(place.address), place.port) for place in places],
+                targets=self.places(config),
                 interval_s=ACCEPTANCE_S,
                 changed=lambda accepting: self._tell(),
             )
@@ -118,7 +121,7 @@ class NodeService(MultiService):
             reactor=self.reactor,
             config=config,
             node_name=self.node_name,
-            secret=self._secret,
+            secret=self.secret,
             report=self._report,
             counters=self.counters,
             alone_with_wrong_key=self._refuse,
@@ -129,7 +132,7 @@ class NodeService(MultiService):
                 reactor=self.reactor,
                 config=config,
                 node_name=self.node_name,
-                secret=self._secret,
+                secret=self.secret,
                 members=self.membership,
                 journal=journal,
                 counters=self.counters,
@@ -143,6 +146,12 @@ class NodeService(MultiService):
                 owns=self._own,
             )
             self._parts += [self.scheduler, self.failover]
+
+    @staticmethod
+    def places(config: Config) -> list[tuple[str, int]]:
+        """Where a worker listens, by address and port."""
+        places = [config.service_id(name) for name in config.services]
+        return [(str(place.address), place.port) for place in places]
 
     @property
     def _interface(self) -> str:

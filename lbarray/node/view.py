@@ -28,17 +28,22 @@ def _version() -> str:
 
 def node_view(node: NodeService) -> NodeView:
     """Everything that can be asked of a node, and everything that can be done to it."""
-    parts: dict[str, Callable[[], object]] = {}
-    for key, part in (
-        ("failover", node.failover),
-        ("scheduler", node.scheduler),
-        ("membership", node.membership),
-        ("services", node.worker),
-        ("pools", node.backends),
-        ("rewriting", node.rewriting),
-    ):
-        if part is not None:
-            parts[key] = part.status
+
+    def parts() -> dict[str, Callable[[], object]]:
+        # Asked each time: a reload may bring a part, or take it away.
+        there: dict[str, Callable[[], object]] = {}
+        for key, part in (
+            ("configuration", node.configuring),
+            ("failover", node.failover),
+            ("scheduler", node.scheduler),
+            ("membership", node.membership),
+            ("services", node.worker),
+            ("pools", node.backends),
+            ("rewriting", node.rewriting),
+        ):
+            if part is not None:
+                there[key] = part.status
+        return there
 
     return NodeView(
         node=node.node_name,

@@ -21,22 +21,27 @@ from lbarray.telemetry.counters import Counters
 from lbarray.values import BackendAddress
 from lbarray.worker.service import ListenerSpec, TlsFiles, WorkerService
 
-__all__ = ["make_backends", "make_rewriting", "make_worker"]
+__all__ = ["backends_settings", "make_backends", "make_rewriting", "make_worker", "worker_settings"]
 
 
 def make_backends(*, reactor: Any, config: Config, secret: bytes, counters: Counters) -> BackendsService:
     """Routes, pools and their health checks."""
+    return BackendsService(
+        reactor=reactor, counters=counters, **backends_settings(reactor=reactor, config=config, secret=secret)
+    )
+
+
+def backends_settings(*, reactor: Any, config: Config, secret: bytes) -> dict[str, Any]:
+    """What of a configuration the back ends follow: at the start, and by ``reconfigure`` while they run."""
     pools = [_pool(name, pool, secret, reactor.seconds()) for name, pool in config.pools.items()]
     routes = [
         Route(pool=route.pool, host=route.host, path=route.path, services=route.services) for route in config.routes
     ] or [Route(pool=pools[0].name)]
-    return BackendsService(
-        reactor=reactor,
-        pools=pools,
-        routes={config.service_id(name): RouteTable(routes, name) for name in config.services},
-        watches={name: _watch(reactor, pool.check) for name, pool in config.pools.items() if pool.check is not None},
-        counters=counters,
-    )
+    return {
+        "pools": pools,
+        "routes": {config.service_id(name): RouteTable(routes, name) for name in config.services},
+        "watches": {name: _watch(reactor, pool.check) for name, pool in config.pools.items() if pool.check is not None},
+    }
 
 
 def _pool(name: str, pool: pool_config.Pool, secret: bytes, now: float) -> Pool:
@@ -98,10 +103,19 @@ def make_worker(
     counters: Counters,
 ) -> WorkerService:
     """The listeners of every service."""
-    worker = config.worker
     return WorkerService(
         reactor=reactor,
-        listeners=[
+        requests=backends,
+        counters=counters,
+        **worker_settings(config=config, node_name=node_name, rewriting=rewriting),
+    )
+
+
+def worker_settings(*, config: Config, node_name: str, rewriting: RewriteFilter | None) -> dict[str, Any]:
+    """What of a configuration the worker follows: at the start, and by ``reconfigure`` while it runs."""
+    worker = config.worker
+    return {
+        "listeners": [
             ListenerSpec(
                 name=name,
                 service_id=config.service_id(name),
@@ -109,9 +123,8 @@ def make_worker(
             )
             for name, service in config.services.items()
         ],
-        requests=backends,
-        filters=[rewriting] if rewriting else [],
-        limits=Limits(
+        "filters": [rewriting] if rewriting else [],
+        "limits": Limits(
             max_head=worker.max_head,
             max_body=worker.max_body,
             header_timeout_s=worker.header_timeout,
@@ -119,7 +132,6 @@ def make_worker(
             connect_timeout_s=worker.connect_timeout,
             response_timeout_s=worker.response_timeout,
         ),
-        counters=counters,
-        node_name=node_name if worker.expose else "",
-        stop_grace_s=worker.stop_grace,
-    )
+        "node_name": node_name if worker.expose else "",
+        "stop_grace_s": worker.stop_grace,
+    }

@@ -77,6 +77,15 @@ class SchedulerService(Service):
         """Does it forward for any VIP?"""
         return bool(self.owned)
 
+    def reconfigure(self, services: Sequence[PlaneService]) -> None:
+        """Schedule the packets of these services.
+
+        :raises SystemRefused: the plane said no; the previous set stands.
+        """
+        if self.running:
+            self._plane.set_services(services)
+        self._services = tuple(services)
+
     def set_owned(self, vips: frozenset[Address]) -> None:
         """These are the VIPs that this node schedules from now on. The rows are there already."""
         self.owned = vips

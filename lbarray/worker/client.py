@@ -569,6 +569,12 @@ class ClientFactory(ServerFactory):
         self.requests_begun = 0
         self.stopping = False
 
+    def reconfigure(self, *, filters: Sequence[Any], limits: Limits, node_name: str) -> None:
+        """Serve like this from the next request on; connections stay."""
+        self.filters = tuple(filters)
+        self.limits = limits
+        self.node_field = (b"X-Lbarray-Node", node_name.encode()) if node_name else None
+
     def buildProtocol(self, addr: IAddress | None) -> Any:
         return ClientConnection(self)
 

@@ -96,7 +96,7 @@ def make_view(drained: list[tuple[object, ...]] | None = None) -> NodeView:
         version="1",
         uptime_s=lambda: 61.23,
         counters=counters,
-        parts={key: lambda value=value: value for key, value in PARTS.items()},  # type: ignore[misc]
+        parts=lambda: {key: lambda value=value: value for key, value in PARTS.items()},  # type: ignore[misc]
         actions=make_actions(heard),
     )
 

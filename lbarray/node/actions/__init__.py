@@ -5,14 +5,14 @@ from __future__ import annotations
 import typing
 
 from lbarray.console.actions import Actions
-from lbarray.node.actions import array, backends
+from lbarray.node.actions import array, backends, configuration
 
 if typing.TYPE_CHECKING:
     from lbarray.node.service import NodeService
 
 __all__ = ["node_actions"]
 
-SUBJECTS = (array, backends)
+SUBJECTS = (array, backends, configuration)
 
 
 def node_actions(node: NodeService) -> Actions:

@@ -1,0 +1,99 @@
+"""What differs between two configurations, key by key, and which of it a running node can take up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import attrs
+
+from lbarray.config.model import Config
+from lbarray.config.problems import shown
+
+__all__ = ["LIVE", "Difference", "differences", "needing_restart"]
+
+#: Sections whose every change a running node takes up; anything else needs a restart of the node.
+LIVE: Final = ("services", "pools", "routes", "cdn", "worker")
+
+
+@attrs.frozen
+class Difference:
+    """One key that differs.
+
+    :ivar key: its full path, such as ``pools.web.backends.w1.weight``.
+    :ivar before: what stood there, as an operator writes it; empty for nothing. :ivar after: what stands there now.
+    """
+
+    key: str
+    before: str
+    after: str
+
+    @property
+    def section(self) -> str:
+        """The section of the file that it is in."""
+        return self.key.partition(".")[0].partition("[")[0]
+
+    @property
+    def live(self) -> bool:
+        """A running node can take it up."""
+        return self.section in LIVE
+
+    def __str__(self) -> str:
+        if not self.before:
+            return f"{self.key}: new, {self.after}"
+        if not self.after:
+            return f"{self.key}: gone, was {self.before}"
+        return f"{self.key}: {self.before} becomes {self.after}"
+
+
+def differences(old: Config, new: Config) -> list[Difference]:
+    """Every key that differs, in the order of the file's sections."""
+    return list(_walk("", old, new))
+
+
+def needing_restart(found: list[Difference]) -> list[Difference]:
+    """Those that a running node cannot take up."""
+    return [difference for difference in found if not difference.live]
+
+
+def _walk(path: str, old: Any, new: Any) -> Iterator[Difference]:
+    if attrs.has(type(old)) and type(old) is type(new) and _is_table(old):
+        for field in attrs.fields(type(old)):
+            yield from _walk(_under(path, field.name), getattr(old, field.name), getattr(new, field.name))
+    elif isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(key for key in new if key not in old)]:
+            yield from _walk(_under(path, key), old.get(key), new.get(key))
+        if list(old) != list(new) and set(old) == set(new):
+            yield Difference(path, ", ".join(old), ", ".join(new))
+    elif _is_list_of_tables(old) and _is_list_of_tables(new):
+        for place in range(max(len(old), len(new))):
+            before = old[place] if place < len(old) else None
+            after = new[place] if place < len(new) else None
+            yield from _walk(f"{path}[{place}]", before, after)
+    elif old != new:
+        yield Difference(path, _text(old), _text(new))
+
+
+def _under(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
+
+
+def _is_table(value: Any) -> bool:
+    """A section of the file, not a single value that happens to be a class (``host:port``)."""
+    return type(value).__module__ != "lbarray.config.scalars"
+
+
+def _is_list_of_tables(value: Any) -> bool:
+    return isinstance(value, tuple) and any(attrs.has(type(item)) and _is_table(item) for item in value)
+
+
+def _text(value: Any) -> str:
+    if value is None or value == ():
+        return ""
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_text(item) for item in value) + "]"
+    if isinstance(value, dict) or (attrs.has(type(value)) and _is_table(value)):
+        return "a table"
+    if isinstance(value, bool | int | float | str):
+        return shown(value)
+    return f'"{value}"'

@@ -1,0 +1,65 @@
+"""What differs between two configurations."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from lbarray.config.changes import differences, needing_restart
+from lbarray.config.load import parse
+
+TEXT = """
+[services.http]
+address = "127.0.0.1"
+port = 8080
+[pools.web.backends]
+w1 = { address = "127.0.0.1:8001" }
+w2 = { address = "127.0.0.1:8002" }
+[[routes]]
+pool = "web"
+"""
+
+
+def said(new: str, old: str = TEXT) -> list[str]:
+    return [str(difference) for difference in differences(parse(old), parse(new))]
+
+
+class DifferenceTests(SynchronousTestCase):
+    """Key by key."""
+
+    def test_nothing(self) -> None:
+        """Another way to write the same is no difference."""
+        self.assertEqual(said(TEXT + "# a comment\n[array]\nname = 'lbarray'\n"), [])
+
+    def test_value(self) -> None:
+        """A value that changed, with both of its values, as one writes them."""
+        new = TEXT.replace('"127.0.0.1:8001" }', '"127.0.0.1:8001", weight = 3 }')
+        self.assertEqual(said(new), ["pools.web.backends.w1.weight: 1 becomes 3"])
+        new = TEXT.replace("8001", "9001")
+        self.assertEqual(said(new), ['pools.web.backends.w1.address: "127.0.0.1:8001" becomes "127.0.0.1:9001"'])
+
+    def test_added_and_removed(self) -> None:
+        """Tables that came or went are named as a whole."""
+        new = TEXT.replace("w2 =", "w3 =") + "[cdn]\nhost = 'cdn.example'\npaths = ['/a/']\n"
+        self.assertEqual(
+            said(new),
+            ["pools.web.backends.w2: gone, was a table", "pools.web.backends.w3: new, a table", "cdn: new, a table"],
+        )
+
+    def test_list_of_tables(self) -> None:
+        """Routes are named by their place."""
+        new = TEXT + 'host = "a.example"\n[[routes]]\npool = "web"\n'
+        self.assertEqual(said(new), ['routes[0].host: "*" becomes "a.example"', "routes[1]: new, a table"])
+
+    def test_order(self) -> None:
+        """The order of back ends is a difference: some policies go by it."""
+        new = TEXT.replace('w1 = { address = "127.0.0.1:8001" }\n', "").replace(
+            "[[routes]]", 'w1 = { address = "127.0.0.1:8001" }\n[[routes]]'
+        )
+        self.assertEqual(said(new), ["pools.web.backends: w1, w2 becomes w2, w1"])
+
+    def test_restart(self) -> None:
+        """What makes machines an array cannot change in a running node; what serves clients can."""
+        new = TEXT.replace("8080", "8081") + "[membership]\nport = 4781\n"
+        found = differences(parse(TEXT), parse(new))
+        self.assertEqual([difference.key for difference in found], ["membership.port", "services.http.port"])
+        self.assertEqual([difference.key for difference in needing_restart(found)], ["membership.port"])

@@ -1,0 +1,147 @@
+"""Operating an array: what changes while clients are there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import sys
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from lbarray.testbed.certificates import write_certificate
+from lbarray.testbed.nodes import NODES, SITE, VIP, Array, wait_for
+from tests.system.test_array import need_namespaces
+
+#: Opens connections, asks once over each, keeps them, and asks again over each when told to.
+HOLDER = """
+import json, os, socket, sys, time
+host, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+ask = b"GET /whoami.html HTTP/1.1\\r\\nHost: shop.example.com\\r\\n\\r\\n"
+
+def answer(connection):
+    text = b""
+    while b"\\r\\n\\r\\n" not in text:
+        text += connection.recv(65536) or b"\\r\\n\\r\\nclosed"
+    head, _, body = text.partition(b"\\r\\n\\r\\n")
+    fields = dict(line.split(b": ", 1) for line in head.split(b"\\r\\n")[1:] if b": " in line)
+    fields = {name.lower(): value for name, value in fields.items()}
+    want = int(fields.get(b"content-length", b"-1"))
+    while 0 <= len(body) < want:
+        body += connection.recv(65536) or exit("closed in the middle")
+    chunked = b"chunked" in fields.get(b"transfer-encoding", b"")
+    while chunked and not body.endswith(b"0\\r\\n\\r\\n"):
+        body += connection.recv(65536) or exit("closed in the middle")
+    return head.split(b" ")[1:2] == [b"200"]
+
+held = []
+for number in range(count):
+    source = ("10.77.0.%d" % (200 + number % 16), 0)
+    connection = socket.create_connection((host, port), 5, source)
+    connection.sendall(ask)
+    assert answer(connection)
+    held.append(connection)
+print("held", flush=True)
+while not os.path.exists(sys.argv[4]):
+    time.sleep(0.05)
+good = 0
+for connection in held:
+    try:
+        connection.sendall(ask)
+        good += answer(connection)
+    except OSError as error:
+        print(error, file=sys.stderr)
+print(json.dumps({"good": good}), flush=True)
+"""
+
+
+class ReloadTests(SynchronousTestCase):
+    """``lbarray reload`` and SIGHUP."""
+
+    HELD = 1000
+
+    def setUp(self) -> None:
+        need_namespaces()
+
+    def command(self, array: Array, name: str, *arguments: str) -> Any:
+        """What a command of lbarray answers, asked on a node."""
+        return json.loads(self.said(array, name, *arguments, "--json"))
+
+    def said(self, array: Array, name: str, *arguments: str) -> str:
+        """What a command prints, errors too."""
+        command = [sys.executable, "-m", "lbarray", *arguments, "--socket", f"{array.folder}/state/{name}.sock"]
+        return array.host(name).run("sh", "-c", f"{shlex.join(command)} 2>&1", check=False)
+
+    def test_reload_under_load(self) -> None:
+        """A service, weights, a certificate, routes and filters change; no request and no connection breaks."""
+        with Array() as array:
+            array.wait_ready()
+            (array.folder / "holder.py").write_text(HOLDER)
+            with (array.folder / "holder.log").open("wb") as log:
+                holder = array.client.start(
+                    sys.executable,
+                    str(array.folder / "holder.py"),
+                    VIP,
+                    "80",
+                    str(self.HELD),
+                    str(array.folder / "again"),
+                    log=log,
+                )
+            wait_for(lambda: "held" in array.log_of("holder"), "the connections", 40, 0.1)
+            clients = [
+                array.start_clients(
+                    array.load(seconds=5.0, threads=2, pause_s=0.005, per_connection=50, timeout_s=5.0, tls=tls)
+                )
+                for tls in (False, True)
+            ]
+            wait_for(lambda: all(len(each.so_far()) > 50 for each in clients), "traffic")
+
+            other = array.folder / "other"
+            other.mkdir()
+            write_certificate(other, "new.example.com", VIP)
+            text = array.config.read_text()
+            text = text.replace('"10.77.0.21:80"', '"10.77.0.21:80", weight = 5')
+            text = text.replace('paths = ["/static/", "/images/"]', 'paths = ["/images/"]')
+            text += f'\n[services.more]\nvip = "{VIP}"\nport = 8080\n'
+            text += f'\n[services.secure]\nvip = "{VIP}"\nport = 8443\n'
+            text += 'tls = { certificate = "other/site.crt", key = "other/site.key" }\n'
+            text += '\n[pools.other.backends]\nw2 = { address = "10.77.0.22:80" }\n'
+            text += '\n[[routes]]\npool = "other"\nservices = ["more"]\n[[routes]]\npool = "web"\n'
+            array.config.write_text(text)
+            answer = self.command(array, "a", "reload")
+            for name in ("b", "c"):
+                for pid in array.host(name).pids():
+                    os.kill(pid, signal.SIGHUP)
+
+            def versions() -> set[str]:
+                return {((array.status(name) or {}).get("configuration") or {}).get("version", "") for name in NODES}
+
+            wait_for(lambda: versions() == {answer["version"]}, "one version everywhere", 10, 0.1)
+
+            answers = [one for each in clients for one in each.answers(30)]
+            self.assertEqual([one for one in answers if not one.good], [])
+            self.assertGreater(len(answers), 500)
+            (array.folder / "again").touch()
+            holder.wait(30)
+            last = array.log_of("holder").splitlines()[-1]
+            self.assertEqual(json.loads(last), {"good": self.HELD}, array.log_of("holder")[-500:])
+
+            # And everything that changed is so.
+            page = array.client.run("curl", "-s", f"http://{VIP}:8080/whoami.html")
+            self.assertIn("w2", page)
+            said = array.client.run("sh", "-c", f"curl -skv https://{VIP}:8443/whoami.html -o /dev/null 2>&1")
+            self.assertIn("new.example.com", said)
+            page = array.client.run("curl", "-s", "-H", f"Host: {SITE}", f"http://{VIP}/")
+            self.assertNotIn("cdn.example.net/static/", page)
+            self.assertIn("cdn.example.net/images/", page)
+            status = array.status("b")
+            assert status is not None
+            self.assertEqual(status["pools"]["web"]["w1"]["weight"], 5)
+
+            # What will not do changes nothing, and says why.
+            array.config.write_text(text.replace('pool = "other"', 'pool = "othr"'))
+            said = self.said(array, "a", "reload")
+            self.assertIn('routes[0].pool: found "othr"; accepted: "other"', said)
+            self.assertEqual((array.status("a") or {})["configuration"]["version"], answer["version"])
