@@ -6,7 +6,9 @@ import importlib
 import sys
 from pathlib import Path
 
-NAMES = ("http", "tls", "rewrite", "scheduler", "failover")
+NAMES = ("http", "tls", "rewrite", "scheduler", "failover", "maglev")
+#: What belongs together: the packet path and the table that it follows.
+WITH = {"scheduler": ("maglev",)}
 
 
 def main() -> int:
@@ -16,6 +18,7 @@ def main() -> int:
     if unknown:
         print(f"no benchmark {', '.join(unknown)}; there are: {', '.join(NAMES)}", file=sys.stderr)
         return 2
+    wanted = list(dict.fromkeys(name for first in wanted for name in (*WITH.get(first, ()), first)))
     for name in wanted:
         (Path(__file__).parent / "results" / f"{name}.json").unlink(missing_ok=True)
         importlib.import_module(f"benchmarks.{name}").main()
