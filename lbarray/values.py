@@ -115,6 +115,8 @@ class NodeReport:
     :ivar incarnation: start of the daemon, nanoseconds since the epoch; a restart is a larger one.
     :ivar accepting: its listeners really accepted a connection when last tried.
     :ivar draining: it wants no new connections.
+    :ivar weight: what the configuration gives it, against the others'.
+    :ivar share: how much of that it takes now, in thousandths: less while it starts or is busier than the others.
     """
 
     name: str
@@ -125,6 +127,7 @@ class NodeReport:
     accepting: bool = False
     draining: bool = False
     weight: int = 100
+    share: int = 1000
     incarnation: int = 0
 
 

@@ -9,6 +9,7 @@ from lbarray.config.cdn import Cdn
 from lbarray.config.console import Console
 from lbarray.config.pools import Pool
 from lbarray.config.scalars import Name
+from lbarray.config.scheduler import Scheduler
 from lbarray.config.services import Route, Service, Worker
 from lbarray.values import Address, HashBy, ServiceId
 
@@ -22,6 +23,7 @@ class Config:
     array: Array = attrs.field(factory=Array)
     failover: Failover = attrs.field(factory=Failover)
     membership: Membership = attrs.field(factory=Membership)
+    scheduler: Scheduler = attrs.field(factory=Scheduler)
     services: dict[Name, Service] = attrs.field(factory=dict)
     pools: dict[Name, Pool] = attrs.field(factory=dict)
     routes: tuple[Route, ...] = ()

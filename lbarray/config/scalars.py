@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address, ip_interface
@@ -26,9 +27,11 @@ __all__ = [
     "Port",
     "Rejected",
     "Seconds",
+    "SecondsOrZero",
     "Text",
     "between",
     "one_of",
+    "prime",
 ]
 
 
@@ -84,6 +87,19 @@ def _whole(low: int, high: int) -> Callable[[object], int]:
 def between(low: int, high: int) -> Accepts:
     """A whole number, both ends included."""
     return Accepts(_whole(low, high), f"a whole number from {low} to {high}")
+
+
+def prime(low: int, high: int) -> Accepts:
+    """A prime number, both ends included."""
+    whole = _whole(low, high)
+
+    def read(found: object) -> int:
+        value = whole(found)
+        if value < 2 or any(value % divisor == 0 for divisor in range(2, math.isqrt(value) + 1)):
+            raise ValueError(found)
+        return value
+
+    return Accepts(read, f"a prime number from {low} to {high}, such as 65537")
 
 
 def one_of(*words: str) -> Accepts:
@@ -169,6 +185,13 @@ Text = Annotated[str, Accepts(_string, "a string that is not empty")]
 Flag = Annotated[bool, Accepts(_flag, "true or false")]
 Name = Annotated[str, Accepts(_name, "1 to 63 letters, digits, '-', '_' or '.'")]
 Seconds = Annotated[float, Accepts(_seconds, 'a duration above 0: seconds as a number, or "250ms", "2s", "5m", "1h"')]
+SecondsOrZero = Annotated[
+    float,
+    Accepts(
+        lambda found: 0.0 if found == 0 and not isinstance(found, bool) else _seconds(found),
+        'a duration: seconds as a number, or "250ms", "2s", "5m", "1h"; 0 for none',
+    ),
+]
 Port = Annotated[int, between(1, 65535)]
 PathText = Annotated[Path, Accepts(lambda found: Path(_string(found)), "the path of a file")]
 PathPrefix = Annotated[str, Accepts(_path_prefix, 'a path that begins with "/"')]

@@ -26,6 +26,7 @@ class _Field(enum.IntEnum):
     REQUESTS_PER_S = 7
     CPU = 8
     ACCEPT_QUEUE = 9
+    SHARE = 10
 
 
 class _Flag(enum.IntFlag):
@@ -53,6 +54,7 @@ def encode_report(report: NodeReport) -> bytes:
         (_Field.REQUESTS_PER_S, _F32.pack(load.requests_per_s)),
         (_Field.CPU, _F32.pack(load.cpu)),
         (_Field.ACCEPT_QUEUE, _U32.pack(min(load.accept_queue, 0xFFFFFFFF))),
+        (_Field.SHARE, _U16.pack(report.share)),
     ]
     return b"".join(bytes((number, len(value))) + value for number, value in fields)
 
@@ -95,6 +97,7 @@ def decode_report(body: bytes, *, name: str, incarnation: int) -> NodeReport:
             accepting=bool(flags & _Flag.ACCEPTING),
             draining=bool(flags & _Flag.DRAINING),
             weight=int(number(_Field.WEIGHT, _U16, 100)),
+            share=int(number(_Field.SHARE, _U16, 1000)),
             incarnation=incarnation,
         )
     except (ValueError, struct.error) as error:

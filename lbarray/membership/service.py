@@ -26,6 +26,8 @@ from lbarray.values import Address, NodeReport
 
 __all__ = ["MembershipService"]
 
+#: Heartbeat intervals after which a node has heard everybody, also when one heartbeat was lost.
+SETTLE_INTERVALS = 2.5
 #: Seconds between two complaints about the same peer and cause.
 COMPLAIN_EVERY_S = 600.0
 
@@ -47,6 +49,7 @@ class MembershipService(Service):
     :param alone_with_wrong_key: called when, for as long after the start as makes a silent node lost, every
         heartbeat of the other nodes was signed with another key than ours: it is ours that is wrong.
     :param wall_clock: seconds since the epoch.
+    :ivar settled: whoever lives has been heard since the start: what this node computes of it is what the others do.
     :ivar channel: the :class:`lbarray.interfaces.IArrayChannel`.
     """
 
@@ -69,6 +72,7 @@ class MembershipService(Service):
         alone_with_wrong_key: Callable[[SystemRefused], None] = lambda error: None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
+        self.settled = False
         self.channel = ArrayChannel(send=self._send_message, counters=counters)
         self.table = MembershipTable(lost_after_s=interval_s * lost_after)
         self._reactor = reactor
@@ -92,6 +96,7 @@ class MembershipService(Service):
         self._loop.clock = reactor
         self._lost: IDelayedCall | None = None
         self._first_look: IDelayedCall | None = None
+        self._settling: IDelayedCall | None = None
         self._wrong_keys: set[str] = set()
         self._gave_up = False
         self._listeners: list[Callable[[Sequence[NodeReport]], None]] = []
@@ -110,6 +115,7 @@ class MembershipService(Service):
         super().startService()
         self._loop.start(self._interval_s)
         self._first_look = self._reactor.callLater(self.table.lost_after_s, self._look_around)
+        self._settling = self._reactor.callLater(SETTLE_INTERVALS * self._interval_s, self._settle)
 
     def stopService(self) -> Any:
         """Say farewell, so that nobody has to wait for our silence."""
@@ -122,6 +128,10 @@ class MembershipService(Service):
         if self._first_look is not None:
             self._first_look.cancel()
             self._first_look = None
+        if self._settling is not None:
+            self._settling.cancel()
+            self._settling = None
+        self.settled = False
         if self._listening is None:
             return None
         self._send(Kind.LEAVING, attrs.evolve(self._report(), accepting=False))
@@ -185,6 +195,15 @@ class MembershipService(Service):
             self._apply(self.table.left(report.name))
         else:
             self._apply(self.table.heard(report, self._reactor.seconds()))
+            if not self.settled and self._peers.keys() <= {known.name for known in self.table.reports()}:
+                self._settle()
+
+    def _settle(self) -> None:
+        if self._settling is not None and self._settling.active():
+            self._settling.cancel()
+        self._settling = None
+        self.settled = True
+        self.beat()
 
     def _look_around(self) -> None:
         self._first_look = None
@@ -258,9 +277,11 @@ class MembershipService(Service):
                 "accepting": report.accepting,
                 "draining": report.draining,
                 "weight": report.weight,
+                "share": report.share / 1000,
                 "connections": report.load.connections,
                 "requests_per_s": round(report.load.requests_per_s, 1),
                 "cpu": round(report.load.cpu, 3),
+                "accept_queue": report.load.accept_queue,
                 "since_s": round(now - (self.table.since(report.name) or now), 1),
             }
         missing = sorted(set(self._peers) - set(members))

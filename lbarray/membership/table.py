@@ -43,7 +43,7 @@ class _Member:
 
 def _matters(report: NodeReport) -> tuple[object, ...]:
     """What of a report others act on: everything but load and roles."""
-    return (report.address, report.mac, report.accepting, report.draining, report.weight)
+    return (report.address, report.mac, report.accepting, report.draining, report.weight, report.share)
 
 
 class MembershipTable:

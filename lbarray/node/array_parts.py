@@ -8,20 +8,25 @@ from collections.abc import Callable
 from ipaddress import IPv4Address
 from typing import Any
 
+import attrs
+
 from lbarray.bpf.build import object_path
 from lbarray.config.model import Config
 from lbarray.errors import SystemRefused
 from lbarray.failover.service import FailoverService
 from lbarray.kernel.journal import Journal
+from lbarray.kernel.listening import accept_queue
 from lbarray.membership.datagram import DatagramCodec
 from lbarray.membership.service import MembershipService
 from lbarray.scheduler.bpf_plane import BpfPlane
+from lbarray.scheduler.feedback import FeedbackService
 from lbarray.scheduler.service import SchedulerService
 from lbarray.scheduler.table import RowTable
+from lbarray.scheduler.weights import Share
 from lbarray.telemetry.counters import Counters
-from lbarray.values import NodeReport, PlaneService
+from lbarray.values import Load, NodeReport, PlaneService
 
-__all__ = ["make_failover", "make_membership", "make_scheduler"]
+__all__ = ["make_failover", "make_feedback", "make_membership", "make_scheduler"]
 
 
 def make_membership(
@@ -52,6 +57,35 @@ def make_membership(
     )
 
 
+def make_feedback(
+    *,
+    reactor: Any,
+    config: Config,
+    node_name: str,
+    members: MembershipService,
+    measure: Callable[[], Load],
+    taking: Callable[[], bool],
+    changed: Callable[[], None],
+    counters: Counters,
+) -> FeedbackService:
+    """The share that this node takes of its weight, by its load."""
+    ports = {service.port for service in config.services.values()}
+    return FeedbackService(
+        clock=reactor,
+        share=Share(
+            name=node_name,
+            weights={name: node.weight for name, node in config.array.nodes.items()},
+            feedback=config.scheduler.feedback,
+            slow_start_s=config.scheduler.slow_start,
+        ),
+        members=members,
+        measure=lambda: attrs.evolve(measure(), accept_queue=accept_queue(ports)),
+        taking=taking,
+        changed=changed,
+        counters=counters,
+    )
+
+
 def make_scheduler(
     *,
     reactor: Any,
@@ -64,7 +98,7 @@ def make_scheduler(
 ) -> SchedulerService:
     """The table and the plane that holds it."""
     index = {name: place for place, name in enumerate(config.array.nodes)}
-    table = RowTable(index)
+    table = RowTable(index, config.scheduler.table_size)
     seed = int.from_bytes(hashlib.sha256(b"lbarray flows " + secret.strip()).digest()[:4], "big")
     plane = BpfPlane(
         interface=config.interface_of(config.array.nodes[node_name]),

@@ -9,6 +9,7 @@ import sys
 import time
 from typing import Any
 
+import attrs
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import deferLater
@@ -24,12 +25,13 @@ from lbarray.kernel.journal import Journal
 from lbarray.kernel.links import link
 from lbarray.kernel.processors import ProcessorUse
 from lbarray.membership.service import MembershipService
-from lbarray.node.array_parts import make_failover, make_membership, make_scheduler
+from lbarray.node.array_parts import make_failover, make_feedback, make_membership, make_scheduler
 from lbarray.node.configuring import Configuring
 from lbarray.node.identity import journal_of
 from lbarray.node.view import make_console, node_view
 from lbarray.node.worker_parts import make_backends, make_rewriting, make_worker
 from lbarray.rewrite.chain import RewriteFilter
+from lbarray.scheduler.feedback import FeedbackService
 from lbarray.scheduler.service import SchedulerService
 from lbarray.telemetry.counters import Counters
 from lbarray.values import Load, NodeReport, Role
@@ -75,6 +77,7 @@ class NodeService(MultiService):
         self.worker: WorkerService | None = None
         self.acceptance: AcceptanceCheck | None = None
         self.membership: MembershipService | None = None
+        self.feedback: FeedbackService | None = None
         self.scheduler: SchedulerService | None = None
         self.failover: FailoverService | None = None
         self.rewriting: RewriteFilter | None = None
@@ -127,6 +130,18 @@ class NodeService(MultiService):
             alone_with_wrong_key=self._refuse,
         )
         self._parts.append(self.membership)
+        if self.worker is not None:
+            self.feedback = make_feedback(
+                reactor=self.reactor,
+                config=config,
+                node_name=self.node_name,
+                members=self.membership,
+                measure=self._measure,
+                taking=self._taking,
+                changed=self._tell,
+                counters=self.counters,
+            )
+            self._parts.append(self.feedback)
         if Role.SCHEDULER in self._roles:
             self.scheduler = make_scheduler(
                 reactor=self.reactor,
@@ -180,22 +195,38 @@ class NodeService(MultiService):
         roles = Role.NONE
         if self.scheduler is not None and self.scheduler.active:
             roles |= Role.SCHEDULER
-        load = Load()
         if self.worker is not None:
             roles |= Role.WORKER
-            load = self.worker.load()
-            load = Load(load.connections, load.requests_per_s, self._processors.since_last())
+        if self.feedback is not None:
+            self.feedback.look()
         return NodeReport(
             name=self.node_name,
             address=own.address,
             mac=self._mac,
             roles=roles,
-            load=load,
-            accepting=self.acceptance is not None and self.acceptance.accepting,
+            load=self.feedback.load if self.feedback is not None else Load(),
+            accepting=self._accepting(),
             draining=self.draining,
             weight=own.weight,
+            share=self.feedback.share if self.feedback is not None else 1000,
             incarnation=self._incarnation,
         )
+
+    def _accepting(self) -> bool:
+        """Our listeners accept, and we know the rows that they get their clients by."""
+        return (
+            self.acceptance is not None
+            and self.acceptance.accepting
+            and self.membership is not None
+            and self.membership.settled
+        )
+
+    def _taking(self) -> bool:
+        return self._accepting() and not self.draining
+
+    def _measure(self) -> Load:
+        assert self.worker is not None
+        return attrs.evolve(self.worker.load(), cpu=self._processors.since_last())
 
     def drain(self, draining: bool = True) -> None:
         """Take no new clients; those that are here stay until they leave."""

@@ -37,6 +37,7 @@ def node_view(node: NodeService) -> NodeView:
             ("failover", node.failover),
             ("scheduler", node.scheduler),
             ("membership", node.membership),
+            ("feedback", node.feedback),
             ("services", node.worker),
             ("pools", node.backends),
             ("rewriting", node.rewriting),

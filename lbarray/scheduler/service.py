@@ -110,7 +110,9 @@ class SchedulerService(Service):
             for report in members
         ]
         wanted = [
-            Weighted(report.name, report.weight) for report in members if report.accepting and not report.draining
+            Weighted(report.name, max(1, report.weight * report.share))
+            for report in members
+            if report.accepting and not report.draining
         ]
         try:
             # The workers before the rows: a row never names one that is not known yet.

@@ -28,6 +28,7 @@ reports = st.builds(
     accepting=st.booleans(),
     draining=st.booleans(),
     weight=st.integers(1, 1000),
+    share=st.integers(1, 1000),
     incarnation=st.just(5),
 )
 REPORT = NodeReport(name="b", address=IPv4Address("192.0.2.2"), incarnation=5)

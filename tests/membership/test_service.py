@@ -60,6 +60,7 @@ class Node:
     """One node's membership, and what it says of itself."""
 
     report: NodeReport
+    segment: Segment
     service: MembershipService = attrs.field(init=False)
     counters: Counters = attrs.field(factory=Counters)
 
@@ -68,12 +69,13 @@ class Node:
         return self.report
 
 
-def array(segment: Segment, *names: str) -> list[Node]:
-    """Running nodes of these names."""
+def array(segment: Segment, *names: str, deaf: bool = False) -> list[Node]:
+    """Running nodes of these names. ``deaf``: nothing arrives."""
     nodes = []
+    segment.lost = lambda destination: deaf
     for number, name in enumerate(names, 1):
         report = NodeReport(name=name, address=IPv4Address(f"192.0.2.{number}"), accepting=True, incarnation=number)
-        nodes.append(Node(report))
+        nodes.append(Node(report, segment))
     for node in nodes:
         node.service = MembershipService(
             reactor=segment,
@@ -138,6 +140,17 @@ class ServiceTests(SynchronousTestCase):
         self.segment.send("192.0.2.9", "192.0.2.1", datagram)
         self.assertEqual(self.a.counters.get("heartbeat_refused", "stranger"), 1)
         self.assertEqual(self.seen(), ["a", "b"])
+
+    def test_settled(self) -> None:
+        """A node is settled when it has heard all the others, or has listened long enough for those that live."""
+        self.assertTrue(self.a.service.settled)
+        alone, _ = array(Segment(), "a", "b", deaf=True)
+        self.assertFalse(alone.service.settled)
+        segment = alone.segment
+        segment.advance(1.0)
+        self.assertTrue(alone.service.settled)
+        alone.service.stopService()
+        self.assertFalse(alone.service.settled)
 
     def test_nothing_is_left(self) -> None:
         """Stopped services leave no timer and no port."""

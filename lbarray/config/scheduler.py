@@ -1,0 +1,26 @@
+"""How packets find their workers: ``[scheduler]``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import attrs
+
+from lbarray.config.scalars import Flag, SecondsOrZero, prime
+
+__all__ = ["Scheduler"]
+
+
+@attrs.frozen
+class Scheduler:
+    """``[scheduler]``: the same on every node, or they would not agree on who gets which connection.
+
+    :ivar table_size: rows of the Maglev table, a prime number; over 100 times the number of nodes keeps their shares
+        within 1 %. 65537 suits up to some hundred nodes, 655373 moves still fewer rows at the cost of memory.
+    :ivar feedback: a node's share of new connections follows its load: processors, open connections, accept queue.
+    :ivar slow_start: for how long a node that joins others grows from a tenth of its share to all of it; 0: at once.
+    """
+
+    table_size: Annotated[int, prime(251, 655373)] = 65537
+    feedback: Flag = True
+    slow_start: SecondsOrZero = 10.0
