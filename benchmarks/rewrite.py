@@ -98,7 +98,7 @@ def _rate(work: Callable[[bytes], object]) -> Row:
 
 
 def _alone() -> Row:
-    rules = CdnRules(host="cdn.example", scheme="https", paths=["/static/"])
+    rules = CdnRules(hosts=["cdn.example"], scheme="https", paths=["/static/"])
     return _rate(lambda html: HtmlRewriter(rules, Page(b"site.example", b"/")).feed(html))
 
 

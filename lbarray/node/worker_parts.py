@@ -84,7 +84,7 @@ def make_rewriting(*, config: Config, counters: Counters) -> RewriteFilter | Non
     if cdn is None:
         return None
     rules = CdnRules(
-        host=cdn.host,
+        hosts=[cdn.host],
         scheme=cdn.scheme,
         paths=cdn.paths,
         own_hosts=cdn.own_hosts,

@@ -9,7 +9,7 @@ from lbarray.http.events import RequestHead, ResponseHead
 from lbarray.interfaces import IBodyFilter, IResponseFilter
 from lbarray.rewrite.charset import WIDE_MARKS, ascii_inside
 from lbarray.rewrite.codings import READABLE, BrokenCoding, Coder, Decoder, coder, decoder
-from lbarray.rewrite.html import HtmlRewriter, TagTooLong
+from lbarray.rewrite.html import HtmlRewriter
 from lbarray.rewrite.rules import CdnRules, Page
 from lbarray.rewrite.validators import adjust
 from lbarray.telemetry.counters import Counters
@@ -84,7 +84,7 @@ class RewriteFilter:
             "tags_left": counters.by_label("rewrite_tags_left"),
             "left": counters.by_label("rewrite_left"),
             "bail_outs": counters.by_label("rewrite_bail_out"),
-            "cdn": self._rules.origin.decode(),
+            "cdn": [origin.decode() for origin in self._rules.alive],
         }
 
 
@@ -160,11 +160,6 @@ class _Rewriting:
                 return data
         try:
             return rewriter.feed(data)
-        except TagTooLong as stopped:
-            self._counters.add("rewrite_bail_out", "tag_too_long")
-            self._tally()
-            given: bytes = stopped.args[0]
-            return given + rewriter.finish()
         except Exception:
             # Our mistake, not the page's: nothing of this piece has left, so all of it goes as it came.
             self._counters.add("rewrite_bail_out", "error")

@@ -1,43 +1,49 @@
 """HTML while it streams: finds the tags that hold URLs and changes those, and not one other octet.
 
-The grammar is the tokenizer's (WHATWG HTML §13.2.5) as far as it decides where tags begin and end: comments,
-declarations, quoted attributes, and elements whose content is text. Everything up to the next tag of
-interest is passed over inside one regular expression, whose every loop is possessive: it is linear in its input.
+The grammar is the tokenizer's (WHATWG HTML §13.2.5); of the tree builder (§13.2.6) as much is kept as decides what the
+tokenizer does next: elements whose content is text, SVG and MathML. Everything up to the next tag of interest is
+passed over inside one regular expression, whose every loop is possessive: it is linear in its input.
+
+Where browsers could disagree about what is markup, nothing of the rest is changed (:attr:`HtmlRewriter.left`).
 """
 
 from __future__ import annotations
 
-import html
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from lbarray.rewrite import tokens
 from lbarray.rewrite.charset import ascii_inside_by_meta
-from lbarray.rewrite.places import LINK_TYPES, PRELOADS_LEFT, Kind
+from lbarray.rewrite.css import CssRewriter
+from lbarray.rewrite.elements import CROSSORIGIN, Change, attributes_of, changes_of, changes_of_tag, meta_change
+from lbarray.rewrite.foreign import ForeignContent
+from lbarray.rewrite.json import LONGEST_JSON, import_map_changes
+from lbarray.rewrite.places import Kind
 from lbarray.rewrite.rules import CdnRules, Page
-from lbarray.rewrite.srcset import candidate_urls
+from lbarray.rewrite.tokens import TAG, TEXT_ONLY
 
-__all__ = ["LONGEST_TAG", "HtmlRewriter", "TagTooLong"]
+__all__ = ["LONGEST_TAG", "HtmlRewriter"]
 
 #: Octets of one tag that are held while its end is awaited. Of a longer one nothing is changed.
 LONGEST_TAG = 32768
 
-_ENDS = tokens.ENDS
-#: What a URL may have around it (WHATWG HTML §2.4.1).
-_SPACE = b"\t\n\f\r "
 # Where we are, when not in markup nor in an element whose content is text.
-_MARKUP = b""
-_IN_COMMENT = b"!--"
-_IN_DECLARATION = b"!"
-_IN_CDATA = b"![CDATA["
-_IN_TAG = b"<"
-_REST = b"*"
+_MARKUP: Final = b""
+_IN_COMMENT: Final = b"!--"
+_IN_DECLARATION: Final = b"!"
+_IN_CDATA: Final = b"![CDATA["
+_IN_TAG: Final = b"<"
+_IN_NOSCRIPT: Final = b"noscript"
+_IN_IMPORT_MAP: Final = b"{"
+_REST: Final = b"*"
 #: What ends it, and how many octets of that may have come already.
 _UNTIL = {_IN_DECLARATION: (b">", 0), _IN_CDATA: (b"]]>", 2)}
-
-
-class TagTooLong(Exception):
-    """A name, or a value without quotation marks, beyond :data:`LONGEST_TAG`: nothing that follows is rewritten."""
+#: Text-only elements that every tree builder accepts in ``select``.
+_IN_SELECT = frozenset([b"script", b"textarea"])
+#: Attributes of a ``font`` that ends SVG, encodings of an ``annotation-xml`` that holds HTML (§13.2.6.5).
+_BREAKING = frozenset([b"color", b"face", b"size"])
+_HTML_ENCODINGS = (b"text/html", b"application/xhtml+xml")
 
 
 class HtmlRewriter:
@@ -48,23 +54,36 @@ class HtmlRewriter:
     :ivar long_tags: how many tags were beyond :data:`LONGEST_TAG`.
     :ivar unsigned: how many tags with ``integrity`` stayed as they are for want of ``crossorigin``.
     :ivar left: why the rest of the page stays as it is; ``""`` as long as it does not.
+    :ivar marks: when a list, each changed tag is added: where it begins and ends in what was fed, and where its end
+        is in what was given out.
     """
 
     def __init__(self, rules: CdnRules, page: Page) -> None:
         self._rules = rules
         self._page = page
-        self._places = tokens.finders(rules.attributes)
+        self._grammar = tokens.grammar(rules.attributes, rules.css, rules.embeds)
         self._based = False
         self._held = b""
         self._inside = _MARKUP
         self._after = _MARKUP
         self._quote = b""
         self._script_depth = 0
-        self._foreign_depth = 0
+        self._foreign = ForeignContent()
+        self._css: CssRewriter | None = None
+        self._in_select = self._in_frameset = self._col_in_template = False
+        self._templates = 0
+        self._before = 0
+        self._given = 0
         self.rewritten = 0
         self.long_tags = 0
         self.unsigned = 0
         self.left = ""
+        self.marks: list[tuple[int, int, int]] | None = None
+        # Of one feeding.
+        self._data = b""
+        self._out: list[bytes] = []
+        self._done = 0
+        self._grown = 0
 
     @property
     def held(self) -> bytes:
@@ -72,79 +91,226 @@ class HtmlRewriter:
         return self._held
 
     def feed(self, data: bytes) -> bytes:
-        """:raises TagTooLong: what came is in :attr:`held` still, but for what was given out before."""
-        data = self._held + data if self._held else data
-        out: list[bytes] = []
-        at = done = 0
-        size = len(data)
-        while at < size:
-            if self._inside:
-                at, stuck = self._text(data, at)
-            else:
-                at, stuck, changed = self._markup(data, at, out, done)
-                done = changed
-            if stuck:
-                if self._inside or size - at <= LONGEST_TAG:
-                    break
-                at = self._long(data, at)
-                if not self._inside:
-                    break
-        out.append(data[done:at])
-        self._held = data[at:]
-        if len(self._held) > LONGEST_TAG:
-            self._given = b"".join(out)
-            raise TagTooLong(self._given)
-        return b"".join(out)
+        """More of the page in, what may leave out."""
+        if self._held:
+            if not self._inside and b">" not in data and len(self._held) + len(data) <= LONGEST_TAG:
+                self._held += data  # no tag ends here
+                return b""
+            data = self._held + data
+        return self._run(data)
 
     def finish(self) -> bytes:
         """The rest: an unfinished tag is no tag."""
         held, self._held = self._held, b""
+        if self._inside == b"style" and self._css is not None:
+            self._data, self._out, self._done = held, [], 0
+            self._css.scan(held, 0, len(held), last=True)
+            self._out.append(held[self._done :])
+            return b"".join(self._out)
         return held
 
-    def _markup(self, data: bytes, at: int, out: list[bytes], done: int) -> tuple[int, bool, int]:
-        """On to behind the next tag of interest: (where, no further without more data, given out up to)."""
-        skipped = tokens.SKIP.match(data, at)
-        assert skipped is not None  # it matches the empty string as well
-        at = skipped.end()
-        if at == len(data):
-            return at, True, done
-        tag = tokens.TAG.match(data, at)
+    def _run(self, data: bytes) -> bytes:
+        self._data = data
+        out = self._out = []
+        self._done = self._grown = 0
+        at = 0
+        size = len(data)
+        while at < size:
+            at, stuck = self._text(data, at, size) if self._inside else self._markup(data, at, size)
+            if stuck:
+                if self._inside or size - at <= LONGEST_TAG:
+                    break
+                at = self._long(data, at)
+                if not self._inside:  # a name that does not end
+                    self._leave("tag_too_long")
+        self._data = b""
+        self._before += at
+        self._given += at + self._grown
+        if not self._done:
+            self._held = data[at:] if at < size else b""
+            return data[:at] if at < size else data
+        self._held = data[at:]
+        out.append(data[self._done : at])
+        return b"".join(out)
+
+    def _leave(self, why: str) -> None:
+        """From here on nothing is changed any more."""
+        self.left = why
+        self._inside = _REST
+
+    # Markup
+
+    def _markup(self, data: bytes, at: int, size: int) -> tuple[int, bool]:
+        """On to behind the next tag that is not passed over: (where, no further without more data)."""
+        if self._foreign:
+            return self._foreign_markup(data, at, size)
+        skip = self._grammar.skip.match
+        known = self._rules.known if not self._page.foreign else {}
+        while True:
+            found = skip(data, at, size)
+            assert found is not None  # it matches the empty string as well
+            at = found.end()
+            key: tuple[bytes, bytes] = found.group(1, 2)
+            if not key[1]:
+                break
+            start = found.start(1) - 1
+            if at - start > LONGEST_TAG:  # the same as if it had come in pieces
+                self.long_tags += 1
+            else:
+                change = known.get(key)
+                if change is None:
+                    change = self._look_up(*key)
+                if change:
+                    first = found.start(2) + change[0]
+                    self._change(start, at, ((first, first + change[1], change[2]),))
+            if len(key[0]) == 6 and key[0].lower() == b"script":
+                self._begin_text(b"script")
+                return at, False
+        if at == size:
+            return at, True
+        tag = TAG.match(data, at, size)
         if tag is None:
-            at, stuck = self._no_tag(data, at)
-            return at, stuck, done
-        name = tag[1].lower()
+            return self._no_tag(data, at, size)
         end = tag.end()
-        if end - at > LONGEST_TAG:  # the same as if it had come in pieces
+        if tag[1]:
+            self._context_ends(tag[2].lower())
+            return end, False
+        self._html_tag(data, tag)
+        return end, False
+
+    def _look_up(self, element: bytes, quoted: bytes) -> tuple[int, int, bytes] | tuple[()]:
+        """What becomes of an element's ``src``, alone of interest; kept where it depends on nothing else."""
+        kind = self._grammar.kinds.of(element.lower())[b"src"]
+        found = changes_of(quoted, self._rules, self._page, kind)
+        change = (found[0][0], found[0][1] - found[0][0], found[0][2]) if found else ()
+        if quoted[1:2] == b"/" and quoted[2:3] != b"/" and not self._page.foreign:
+            self._rules.keep((element, quoted), change)
+        return change
+
+    def _html_tag(self, data: bytes, tag: re.Match[bytes]) -> None:
+        """A start tag to which HTML's rules apply."""
+        name = tag[2].lower()
+        if tag.end() - tag.start() > LONGEST_TAG:
             self.long_tags += 1
-        elif name in self._places:
-            done = self._tag(data, tag, name, out, done)
         elif name == b"base":
-            if not self._based:
-                self._base(tag)
+            self._base(tag)
         elif name == b"meta":
             self._meta(tag)
-        closed = data[end - 2] == 0x2F
-        if name in _ENDS:
-            # In SVG "/>" ends an element; an editor's empty <title/> is not the beginning of a text.
-            if not (closed and self._foreign_depth and name != b"script"):
-                self._inside = name
-                self._script_depth = 0
-        elif name in tokens.FOREIGN and not closed:
-            self._foreign_depth += 1
-        return end, False, done
+        else:
+            self._rewrite(tag, name, self._grammar.kinds.of(name))
+        if name in TEXT_ONLY:
+            if self._unclear(name):
+                self._leave("ambiguous")
+            else:
+                self._begin_text(name, tag)
+        elif name in tokens.FOREIGN:
+            if self._in_select or self._in_frameset or self._col_in_template:
+                self._leave("ambiguous")
+            else:
+                self._foreign.start(name, closed=tag[4].endswith(b"/"))
+        elif name == b"noscript":
+            if self._unclear(name) or self._foreign:
+                self._leave("ambiguous")
+            else:
+                self._inside = _IN_NOSCRIPT
+        elif name == b"select":
+            self._in_select = True
+        elif name == b"frameset":
+            self._in_frameset = True
+        elif name == b"template":
+            self._templates += 1
+        elif name == b"col":
+            self._col_in_template = self._templates > 0
 
-    def _no_tag(self, data: bytes, at: int) -> tuple[int, bool]:
+    def _unclear(self, name: bytes) -> bool:
+        """Some tree builders pass over this tag here, and then its content is markup (§13.2.6.4)."""
+        return (
+            (self._in_select and name not in _IN_SELECT)
+            or (self._in_frameset and name != b"noframes")
+            or self._col_in_template
+            or self._foreign.doubt
+        )
+
+    def _context_ends(self, name: bytes) -> None:
+        if name == b"select":
+            self._in_select = False
+        elif name == b"template" and self._templates:
+            self._templates -= 1
+            self._col_in_template = self._col_in_template and self._templates > 0
+
+    def _begin_text(self, name: bytes, tag: re.Match[bytes] | None = None) -> None:
+        if name == b"script" and (self._in_frameset or self._col_in_template):
+            self._leave("ambiguous")
+            return
+        self._inside = name
+        self._script_depth = 0
+        if name == b"style" and self._rules.css:
+            self._css = CssRewriter(self._rules, self._page, self._css_change)
+        elif name == b"script" and tag is not None and self._rules.import_maps and b"importmap" in tag[3].lower():
+            self._inside = _IN_IMPORT_MAP
+
+    def _css_change(self, first: int, last: int, text: bytes) -> None:
+        self._change(first, last, ((first, last, text),))
+
+    def _no_tag(self, data: bytes, at: int, size: int) -> tuple[int, bool]:
         if data.startswith(b"<!--", at):
             self._inside = _IN_COMMENT
             return at, False
         if data.startswith(tokens.CDATA, at):
-            self._inside = _IN_CDATA if self._foreign_depth else _IN_DECLARATION  # §13.2.5.42
+            if self._foreign.doubt:
+                self._leave("ambiguous")
+                return at, False
+            self._inside = _IN_CDATA if self._foreign.cdata else _IN_DECLARATION  # §13.2.5.42
             return at + len(tokens.CDATA), False
-        foreign = tokens.FOREIGN_END.match(data, at)
-        if foreign is not None:
-            self._foreign_depth = max(0, self._foreign_depth - 1)
-            return foreign.end(), False
         return at, True
+
+    def _foreign_markup(self, data: bytes, at: int, size: int) -> tuple[int, bool]:
+        """On behind the next tag in SVG or MathML."""
+        skipped = tokens.FOREIGN_SKIP.match(data, at, size)
+        assert skipped is not None
+        at = skipped.end()
+        if at == size:
+            return at, True
+        tag = TAG.match(data, at, size)
+        if tag is None:
+            return self._no_foreign_tag(data, at, size)
+        name = tag[2].lower()
+        if tag[1]:
+            self._foreign.end(name)
+            self._context_ends(name)
+            return tag.end(), False
+        if self._foreign.doubt and (name in TEXT_ONLY or name in (b"noscript", b"plaintext")):
+            self._leave("ambiguous")
+            return tag.end(), False
+        if self._foreign.start(
+            name,
+            closed=tag[4].endswith(b"/"),
+            breaks=name == b"font" and not _BREAKING.isdisjoint(attributes_of(tag)),
+            html_annotation=name == b"annotation-xml"
+            and attributes_of(tag).get(b"encoding", b"").lower() in _HTML_ENCODINGS,
+        ):
+            if name in tokens.FOREIGN:
+                return tag.end(), False
+            self._html_tag(data, tag)
+        elif tag.end() - tag.start() > LONGEST_TAG:
+            self.long_tags += 1
+        elif not self._foreign.doubt:
+            self._rewrite(tag, name, self._grammar.kinds.of_svg(name))
+        return tag.end(), False
+
+    def _no_foreign_tag(self, data: bytes, at: int, size: int) -> tuple[int, bool]:
+        rest = data[at : at + len(tokens.CDATA)]
+        following = rest[1:2]
+        if not following or following.isalpha() or (following == b"/" and (len(rest) < 3 or rest[2:3].isalpha())):
+            return at, True
+        if rest.startswith((b"<!--", tokens.CDATA)):
+            return self._no_tag(data, at, size)
+        if b"<!--".startswith(rest) or tokens.CDATA.startswith(rest):
+            return at, True
+        if following in b"/!?":
+            self._inside = _IN_DECLARATION
+            return at + 2, False
+        return at + 1, False
 
     def _long(self, data: bytes, at: int) -> int:
         """Into a tag or declaration that is too long to be held: it goes by, with its grammar kept."""
@@ -154,21 +320,29 @@ class HtmlRewriter:
                 self._inside = _IN_DECLARATION
             return at
         self.long_tags += 1
-        self._inside, self._after, self._quote = _IN_TAG, _MARKUP, b""
         name = start[1].lower()
         ending = data.startswith(b"</", at)
-        if name in tokens.FOREIGN:
-            self._foreign_depth = max(0, self._foreign_depth + (-1 if ending else 1))
-        elif name in _ENDS and not ending:
+        if self._foreign or name in tokens.FOREIGN or (name in tokens.CONTEXTS and not ending):
+            # Too much depends on how it ends.
+            self._leave("tag_too_long")
+            return at
+        self._inside, self._after, self._quote = _IN_TAG, _MARKUP, b""
+        if ending:
+            self._context_ends(name)
+        elif name in TEXT_ONLY:
+            if self._unclear(name):
+                self._leave("ambiguous")
+                return at
             self._after = name
             self._script_depth = 0
+            self._css = None
         return start.end()
 
-    def _in_tag(self, data: bytes, at: int) -> tuple[int, bool]:
+    def _in_tag(self, data: bytes, at: int, size: int) -> tuple[int, bool]:
         if self._quote:
             end = data.find(self._quote, at)
             if end < 0:
-                return len(data), True
+                return size, True
             self._quote = b""
             at = end + 1
         whole = tokens.WHOLE_ATTRIBUTES.match(data, at)
@@ -179,123 +353,95 @@ class HtmlRewriter:
             return at + 1, False
         begun = tokens.BEGUN_VALUE.match(data, at)
         if begun is None:
+            if size - at > LONGEST_TAG:  # a name, or a value without quotation marks, that does not end
+                self._leave("tag_too_long")
+                return at, False
             return at, True
         self._quote = begun[1]
         return begun.end(), False
 
-    def _tag(self, data: bytes, tag: re.Match[bytes], name: bytes, out: list[bytes], done: int) -> int:
-        places, find = self._places[name]
-        at, end = tag.span(1)[1], tag.end()
-        found: dict[bytes, tuple[int, int]] = {}
-        while pair := find(data, at, end):
-            at = pair.end()
-            first, last = pair.span(2)
-            if first < last and data[first] in b"\"'":
-                first, last = first + 1, last - 1
-            # Of two attributes of one name the second does not count (§13.2.5.33).
-            found.setdefault(pair[1].lower(), (first, last))
-        if name == b"link" and not _loads(data, found):
-            return done
-        changes: list[tuple[int, int, bytes]] = []
-        for attribute, (first, last) in found.items():
-            kind = places.get(attribute)
-            if kind is None or first == last:
-                continue
-            value = data[first:last]
-            if kind is Kind.URL:
-                written = value.strip(_SPACE)
-                if moved := self._moved(written):
-                    begin = first + value.find(written)
-                    changes.append((begin, begin + len(written), moved))
-            else:
-                for begin, stop in candidate_urls(value):
-                    if moved := self._moved(value[begin:stop]):
-                        changes.append((first + begin, first + stop, moved))
-        if not changes:
-            return done
-        integrity = found.get(b"integrity")
-        if integrity is not None and b"crossorigin" not in found and integrity[0] < integrity[1]:
-            # From another origin browsers check, and use, only what was asked for with CORS (W3C SRI §3.3.2).
-            if not self._rules.add_crossorigin:
-                self.unsigned += 1
-                return done
-            changes.insert(0, (tag.end(1), tag.end(1), b' crossorigin="anonymous"'))
-            self.rewritten -= 1
+    # One tag
+
+    def _rewrite(self, tag: re.Match[bytes], name: bytes, kinds: Mapping[bytes, Kind]) -> None:
+        found, unsigned = changes_of_tag(tag, name, kinds, self._rules, self._page)
+        self.unsigned += unsigned
+        if found:
+            self._change(tag.start(), tag.end(), found)
+
+    def _change(self, start: int, end: int, changes: Sequence[Change]) -> None:
+        data, out = self._data, self._out
+        done = self._done
         for first, last, written in changes:
             out.append(data[done:first])
             out.append(written)
+            self._grown += len(written) - (last - first)
             done = last
-        self.rewritten += len(changes)
-        return done
+        self._done = done
+        self.rewritten += len(changes) - (changes[0][2] is CROSSORIGIN)
+        if self.marks is not None:
+            self.marks.append((self._before + start, self._before + end, self._given + end + self._grown))
 
     def _meta(self, tag: re.Match[bytes]) -> None:
         """What may forbid us the rest of the page: a charset that we cannot read, a policy against the CDN."""
-        values: dict[bytes, bytes] = {}
-        for pair in tokens.PAIR.finditer(tag.string, tag.end(1), tag.end()):
-            values.setdefault(pair[1].lower(), (pair[2] or b"").strip(b"\"'"))
+        values = attributes_of(tag)
         about = values.get(b"http-equiv", b"").strip().lower()
-        content = html.unescape(values.get(b"content", b"").decode("latin-1")).encode("latin-1", "replace")
+        content = values.get(b"content", b"")
         label = values.get(b"charset", content if about == b"content-type" else b"")
         if not ascii_inside_by_meta(label):
-            self.left = "charset"
+            self._leave("charset")
         elif about == b"content-security-policy" and not self._rules.permitted_by([content]):
-            self.left = "csp"
-        if self.left:
-            self._inside = _REST
-
-    def _moved(self, written: bytes) -> bytes | None:
-        """A URL as it is written in the attribute; with character references taken into account."""
-        if b"&" not in written:
-            return self._rules.moved(written, self._page)
-        plain = html.unescape(written.decode("latin-1")).encode("utf-8", "surrogateescape")
-        moved = self._rules.moved(plain, self._page)
-        if moved is None:
-            return None
-        if moved.endswith(plain):  # a mere insertion: what is written stays as it is
-            return moved[: len(moved) - len(plain)] + written
-        return moved.replace(b"&", b"&amp;").replace(b'"', b"&quot;").replace(b"'", b"&#39;")
+            self._leave("csp")
+        elif self._rules.metas:
+            change = meta_change(tag, values, self._rules, self._page)
+            if change is not None:
+                self._change(tag.start(), tag.end(), [change])
 
     def _base(self, tag: re.Match[bytes]) -> None:
-        at = tag.end(1)
-        while (pair := tokens.PAIR.match(tag.string, at, tag.end())) and pair.end() > at:
-            at = pair.end()
-            if pair[1].lower() == b"href" and pair[2] is not None:
-                self._based = True
-                href = html.unescape(pair[2].strip(b"\"'").decode("latin-1")).strip().encode("latin-1", "replace")
-                self._page = self._rules.based(href, self._page)
-                return
+        href = attributes_of(tag).get(b"href")
+        if href is not None and not self._based:
+            self._based = True
+            self._page = self._rules.based(href.strip(), self._page)
 
-    def _text(self, data: bytes, at: int) -> tuple[int, bool]:
+    # Not markup
+
+    def _text(self, data: bytes, at: int, size: int) -> tuple[int, bool]:
         """Through a comment or an element without markup: (where, no further without more data)."""
-        if self._inside == _IN_COMMENT:
+        inside = self._inside
+        if inside == b"script":
+            return self._script(data, at, size)
+        if inside == _REST:
+            return size, True
+        if inside == b"style" and self._css is not None:
+            return self._style(data, at, size)
+        if inside == _IN_COMMENT:
             # "<!-->" and "<!--->" are over at once; from there on only "-->" and "--!>" count.
-            end = tokens.COMMENT_END.search(data, at + 2 if data.startswith(b"<!--", at) else at)
+            end = tokens.COMMENT_END.search(data, at + 2 if data.startswith(b"<!--", at) else at, size)
             if end is None:
-                return self._keep(data, at, 3)
+                return self._keep(at, size, 3)
             self._inside = _MARKUP
             return end.end(), False
-        if self._inside == b"script":
-            return self._script(data, at)
-        if self._inside == _IN_TAG:
-            return self._in_tag(data, at)
-        if self._inside == _REST:
-            return len(data), True
-        if self._inside in _UNTIL:
-            mark, octets = _UNTIL[self._inside]
-            place = data.find(mark, at)
+        if inside == _IN_TAG:
+            return self._in_tag(data, at, size)
+        if inside == _IN_NOSCRIPT:
+            return self._noscript(data, at, size)
+        if inside == _IN_IMPORT_MAP:
+            return self._import_map(data, at, size)
+        if inside in _UNTIL:
+            mark, octets = _UNTIL[inside]
+            place = data.find(mark, at, size)
             if place < 0:
-                return self._keep(data, at, octets)
+                return self._keep(at, size, octets)
             self._inside = _MARKUP
             return place + len(mark), False
-        end = _ENDS[self._inside].search(data, at)
-        if end is None or self._inside == b"plaintext":
-            return self._keep(data, at, len(self._inside) + 3)
+        end = tokens.ENDS[inside].search(data, at, size)
+        if end is None or inside == b"plaintext":
+            return self._keep(at, size, len(inside) + 3)
         self._inside = _MARKUP
         return end.start(), False
 
-    def _script(self, data: bytes, at: int) -> tuple[int, bool]:
+    def _script(self, data: bytes, at: int, size: int) -> tuple[int, bool]:
         """A script ends at its end tag, unless that one closes a ``<script`` within ``<!--`` (§13.2.5.20-31)."""
-        while mark := tokens.SCRIPT_MARK.search(data, at):
+        while mark := tokens.SCRIPT_MARK.search(data, at, size):
             word = mark.group().lower()
             at = mark.end()
             if word == b"<!--":
@@ -310,18 +456,47 @@ class HtmlRewriter:
             else:
                 self._inside = _MARKUP
                 return mark.start(), False
-        return self._keep(data, at, 9)
+        return self._keep(at, size, 9)
 
-    def _keep(self, data: bytes, at: int, octets: int) -> tuple[int, bool]:
-        return max(at, len(data) - octets), True
+    def _style(self, data: bytes, at: int, size: int) -> tuple[int, bool]:
+        assert self._css is not None
+        found = tokens.ENDS[b"style"].search(data, at, size)
+        end = found.start() if found else max(at, size - 8)
+        reached = self._css.scan(data, at, end, last=found is not None)
+        if found is not None:
+            self._inside, self._css = _MARKUP, None
+            return end, False
+        return reached, True
 
+    def _import_map(self, data: bytes, at: int, size: int) -> tuple[int, bool]:
+        found = tokens.ENDS[b"script"].search(data, at, size)
+        if found is None or b"<!--" in data[at : found.start()]:
+            if found is None and size - at <= LONGEST_JSON:
+                return at, True
+            self._inside = b"script"
+            return at, False
+        for first, last, text in import_map_changes(data[at : found.start()], self._rules, self._page):
+            self._change(at + first, at + last, [(at + first, at + last, text)])
+        self._inside = _MARKUP
+        return found.start(), False
 
-def _loads(data: bytes, found: Mapping[bytes, tuple[int, int]]) -> bool:
-    """This ``link`` is of a kind that is loaded (WHATWG HTML §4.6.7)."""
-    if b"rel" not in found:
-        return False
-    first, last = found[b"rel"]
-    if LINK_TYPES.isdisjoint(data[first:last].lower().split()):
-        return False
-    first, last = found.get(b"as", (0, 0))
-    return data[first:last].lower() not in PRELOADS_LEFT
+    def _noscript(self, data: bytes, at: int, size: int) -> tuple[int, bool]:
+        """Its content is a text for browsers that run scripts and markup for others: it must be whole for both."""
+        found = tokens.NOSCRIPT_END.search(data, at, size)
+        if found is None:
+            if size - at <= LONGEST_TAG:
+                return at, True
+            self._leave("ambiguous")
+            return at, False
+        end = found.start()
+        self._inside = _MARKUP
+        stuck = False
+        while at < end and not stuck and self._inside != _REST:
+            at, stuck = self._text(data, at, end) if self._inside else self._markup(data, at, end)
+        if self._inside != _REST and (self._inside or at < end or self._foreign):
+            self._leave("ambiguous")
+        return end, False
+
+    @staticmethod
+    def _keep(at: int, size: int, octets: int) -> tuple[int, bool]:
+        return max(at, size - octets), True

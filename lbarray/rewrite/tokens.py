@@ -7,42 +7,52 @@ that the buffer's end may have cut: what does not match waits for more.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from functools import lru_cache
 
-from lbarray.rewrite.places import PLACES, Kind, with_own
+import attrs
+
+from lbarray.rewrite.places import Places, places
 
 __all__ = [
     "BEGUN_VALUE",
     "CDATA",
     "COMMENT_END",
+    "CONTEXTS",
     "ENDS",
     "FOREIGN",
-    "FOREIGN_END",
+    "FOREIGN_SKIP",
+    "NOSCRIPT_END",
     "PAIR",
     "SCRIPT_MARK",
-    "SKIP",
     "START",
     "TAG",
+    "TEXT_ONLY",
     "WHOLE_ATTRIBUTES",
-    "finders",
+    "Grammar",
+    "grammar",
 ]
 
 _SPACE = rb"\t\n\f\r "
 _NAME = rb"(?:=[^" + _SPACE + rb"/>=]*+|[^" + _SPACE + rb"/>=]++)"
 _VALUE = rb"(?:\"[^\"]*+\"|'[^']*+'|[^" + _SPACE + rb">\"'][^" + _SPACE + rb">]*+|(?=>))"
 _EQUALS = rb"[" + _SPACE + rb"]*+=[" + _SPACE + rb"]*+"
-# A name with "=" must have its value in the buffer: otherwise the tag is not complete yet.
-_ATTRIBUTE = _NAME + rb"(?:" + _EQUALS + _VALUE + rb"|(?!" + _EQUALS + rb"))"
+# A name with "=" must have its value in the buffer: otherwise the tag is not complete yet. Most look like the first.
+_ATTRIBUTE = rb"(?:[a-zA-Z-]++=\"[^\"]*+\"|" + _NAME + rb"(?:" + _EQUALS + _VALUE + rb"|(?!" + _EQUALS + rb")))"
 _BETWEEN = rb"[" + _SPACE + rb"/]*+"
 _ATTRIBUTES = rb"(?:" + _BETWEEN + _ATTRIBUTE + rb")*+" + _BETWEEN + rb">"
 _NAME_ENDS = rb"(?=[" + _SPACE + rb"/>])"
+_COMMENT = rb"!--(?:-?>|(?:[^-]++|-(?!-!?>))*+--!?>)"
 
 #: Elements whose content is no markup (§13.2.6.2: raw text and escapable raw text).
-_TEXT_ONLY = (b"script", b"style", b"textarea", b"title", b"xmp", b"iframe", b"noembed", b"noframes", b"plaintext")
-#: Where the rules of text-only elements, of ``/>`` and of CDATA are those of XML (§13.2.6.5).
-FOREIGN = (b"svg", b"math")
-_COMMENT = rb"<!--(?:-?>|(?:[^-]++|-(?!-!?>))*+--!?>)"
+TEXT_ONLY = frozenset(
+    [b"script", b"style", b"textarea", b"title", b"xmp", b"iframe", b"noembed", b"noframes", b"plaintext"]
+)
+#: Where the rules of text-only elements, of ``/>`` and of CDATA are others (§13.2.6.5).
+FOREIGN = frozenset([b"svg", b"math"])
+#: Where a tree builder passes over tags, or, without scripts, over none (see :mod:`lbarray.rewrite.html`).
+CONTEXTS = frozenset([b"select", b"template", b"frameset", b"noscript", b"col"])
+_CONTEXT_ENDS = frozenset([b"select", b"template", b"noscript"])
 
 
 def _any_of(names: Iterable[bytes]) -> bytes:
@@ -60,39 +70,15 @@ def _any_of(names: Iterable[bytes]) -> bytes:
     return branches[0] if len(branches) == 1 else b"(?:" + b"|".join(branches) + b")"
 
 
-_FOREIGN_NAMED = _any_of(FOREIGN) + _NAME_ENDS
-_NAMED = _any_of({*PLACES, *_TEXT_ONLY, *FOREIGN, b"base", b"meta"}) + _NAME_ENDS
-#: From anywhere in markup to the next tag of interest, or to what is not complete.
-SKIP = re.compile(
-    rb"(?:[^<]++"
-    rb"|</(?!" + _FOREIGN_NAMED + rb")[a-zA-Z0-9]++>"
-    rb"|<(?=[^a-zA-Z/!?])"
-    rb"|<(?!" + _NAMED + rb")[a-zA-Z][^" + _SPACE + rb"/>]*+(?:>|" + _ATTRIBUTES + rb")"
-    rb"|</(?!" + _FOREIGN_NAMED + rb")[a-zA-Z][^" + _SPACE + rb"/>]*+" + _ATTRIBUTES + rb"|</(?=[^a-zA-Z])[^>]*+>"
-    rb"|" + _COMMENT + rb"|<!(?!--|\[CDATA\[)[^>]*+>"
-    rb"|<\?[^>]*+>)*+"
-)
-#: A whole tag of interest; its name.
-TAG = re.compile(rb"<(" + _NAMED + rb")" + _ATTRIBUTES)
-#: The end of SVG or MathML.
-FOREIGN_END = re.compile(rb"</" + _FOREIGN_NAMED + _ATTRIBUTES)
+#: Any whole tag: the slash of an end tag; its name; its attributes; what stands before its ``>``.
+TAG = re.compile(rb"<(/?)([a-zA-Z][^" + _SPACE + rb"/>]*+)((?:" + _BETWEEN + _ATTRIBUTE + rb")*+)(" + _BETWEEN + rb")>")
 CDATA = b"<![CDATA["
 #: The name of a tag that is not complete.
 START = re.compile(rb"</?([a-zA-Z][^" + _SPACE + rb"/>]*+)" + _NAME_ENDS)
 #: Attributes of a tag that is not complete, but for one that may go on.
 WHOLE_ATTRIBUTES = re.compile(
-    rb"(?:"
-    + _BETWEEN
-    + _NAME
-    + rb"(?:"
-    + _EQUALS
-    + _VALUE
-    + rb"(?!\Z)|(?=["
-    + _SPACE
-    + rb"]*+[^"
-    + _SPACE
-    + rb"=])))*+"
-    rb"" + _BETWEEN
+    rb"(?:" + _BETWEEN + _NAME + rb"(?:" + _EQUALS + _VALUE + rb"(?!\Z)"
+    rb"|(?=[" + _SPACE + rb"]*+[^" + _SPACE + rb"=])))*+" + _BETWEEN
 )
 #: An attribute up to its value's opening quotation mark.
 BEGUN_VALUE = re.compile(_NAME + _EQUALS + rb"([\"'])")
@@ -102,34 +88,80 @@ PAIR = re.compile(_BETWEEN + rb"(" + _NAME + rb")" + _PAIR_VALUE)
 COMMENT_END = re.compile(rb"--!?>")
 SCRIPT_MARK = re.compile(rb"<!--|-->|<script(?=[\t\n\f\r />])|</script(?=[\t\n\f\r />])", re.IGNORECASE)
 #: Where text-only elements end.
-ENDS = {name: re.compile(rb"</" + name + rb"(?=[\t\n\f\r />])", re.IGNORECASE) for name in _TEXT_ONLY}
+ENDS = {name: re.compile(rb"</" + name + rb"(?=[\t\n\f\r />])", re.IGNORECASE) for name in TEXT_ONLY}
+NOSCRIPT_END = re.compile(rb"</noscript(?=[\t\n\f\r />])", re.IGNORECASE)
+#: Within SVG, from tag to tag, past comments and shapes that hold nothing.
+FOREIGN_SKIP = re.compile(
+    rb"(?:[^<]++|<" + _COMMENT + rb"|<(path|rect|circle|line|polyline|polygon|ellipse|stop)"
+    rb"(?:[" + _SPACE + rb"]++(?!style|background|data)[a-z-]++=\"[^\"]*+\")*+[" + _SPACE + rb"]*+(?:/>|></\1>))*+"
+)
+
+#: What else decides about an element, so that a URL alone does not.
+_CONDITIONS = (b"rel", b"as", b"integrity", b"crossorigin", b"type")
+#: Within a tag: what is neither a value nor the sign before one.
+_NAMES = rb"[^<>\"'=]*+"
 
 
-Match = Callable[[bytes, int, int], "re.Match[bytes] | None"]
+def _any_case(name: bytes) -> bytes:
+    letters = (name[place : place + 1] for place in range(len(name)))
+    return b"".join(b"[" + each + each.upper() + b"]" if each.isalpha() else re.escape(each) for each in letters)
 
-#: What else decides about a ``link`` or ``script``.
-_CONDITIONS = {
-    b"link": (b"rel", b"as", b"integrity", b"crossorigin"),
-    b"script": (b"integrity", b"crossorigin"),
-}
+
+def _not_behind(names: Iterable[bytes]) -> bytes:
+    """Not behind one of these names, nor behind others that end like them: for them a slower pattern decides."""
+    ends = sorted({name[-3:] for name in names if len(name) > 2})
+    short = sorted(name for name in names if len(name) < 3)
+    alternatives = [ends, *([name] for name in short)]
+    return b"".join(rb"(?<!" + b"|".join(map(_any_case, each)) + rb")" for each in alternatives if each)
+
+
+def _common(names: Iterable[bytes]) -> bytes:
+    """Attributes as most are written, with double quotation marks, but those of these names. It begins behind an
+    element's name; an ``=`` behind a letter ends a name there, and ``="`` begins a value."""
+    return _NAMES + rb"(?:(?<=[a-zA-Z0-9])" + _not_behind(names) + rb"=\"[^\"]*+\"" + _NAMES + rb")*+"
+
+
+@attrs.frozen(eq=False)
+class Grammar:
+    """What to stop at in one set of places.
+
+    :ivar skip: from anywhere in markup to the next tag of interest, or to what is not complete. When that tag is one
+        with a ``src`` and nothing else that matters, its groups are the element's name and the value with its
+        quotation marks; it ends behind that tag.
+    :ivar kinds: the places.
+    """
+
+    skip: re.Pattern[bytes]
+    kinds: Places
 
 
 @lru_cache(maxsize=16)
-def finders(attributes: tuple[bytes, ...]) -> Mapping[bytes, tuple[Mapping[bytes, Kind], Match]]:
-    """By element: the places, and what finds them within a whole tag.
-
-    It matches from the place it is given, through other attributes, to behind the next one of interest; its groups
-    are those of :data:`PAIR`.
-
-    :param attributes: of the site's own, besides the standard's, as in :func:`lbarray.rewrite.places.with_own`.
-    """
-    found: dict[bytes, tuple[Mapping[bytes, Kind], Match]] = {}
-    for element, places in with_own(attributes).items():
-        names = {*places, *_CONDITIONS.get(element, ())}
-        wanted = _any_of(names) + rb"(?=[" + _SPACE + rb"/>=])"
-        pattern = re.compile(
-            rb"(?:" + _BETWEEN + rb"(?!" + wanted + rb")" + _ATTRIBUTE + rb")*+" + _BETWEEN + rb"(" + wanted + rb")"
-            rb"" + _PAIR_VALUE
-        )
-        found[element] = (places, pattern.match)
-    return found
+def grammar(attributes: tuple[bytes, ...] = (), css: bool = True, embeds: bool = False) -> Grammar:
+    """The arguments are those of :func:`lbarray.rewrite.places.places`."""
+    kinds = places(attributes, css=css, embeds=embeds)
+    elements = kinds.elements
+    stops = {*elements, *TEXT_ONLY, *FOREIGN, *CONTEXTS, b"base", b"meta"}
+    named = _any_of(stops) + _NAME_ENDS
+    ends = _any_of(_CONTEXT_ENDS) + _NAME_ENDS
+    everywhere = _any_of({*kinds.everywhere}) + rb"(?=[" + _SPACE + rb"/>=])"
+    # A style attribute without parenthesis holds no URL.
+    harmless = rb"|[sS][tT][yY][lL][eE]=(?:\"[^\"(]*+\"|'[^'(]*+')" if b"style" in kinds.everywhere else rb""
+    plain = rb"(?:(?!" + everywhere + rb")" + _ATTRIBUTE + harmless + rb")"
+    name = rb"[a-zA-Z][^" + _SPACE + rb"/>]*+"
+    skip = (
+        rb"(?:[^<]*+<(?:"
+        rb"/(?!" + ends + rb")[a-zA-Z0-9]++>"
+        rb"|(?!" + named + rb")" + name + rb"(?:>|" + _common(kinds.everywhere) + rb">"
+        rb"|(?:" + _BETWEEN + plain + rb")*+" + _BETWEEN + rb">)"
+        rb"|/(?!" + ends + rb")" + name + _ATTRIBUTES + rb"|/(?=[^a-zA-Z])[^>]*+>"
+        rb"|" + _COMMENT + rb"|!(?!--|\[CDATA\[)[^>]*+>|\?[^>]*+>|(?=[^a-zA-Z/!?])))*+[^<]*+"
+    )
+    deciding = {*_CONDITIONS, *kinds.everywhere}
+    deciding.update(attribute for held in elements.values() for attribute in held)
+    others = _common(deciding)
+    simple = {element for element, held in elements.items() if b"src" in held and element != b"image"}
+    single = (
+        rb"(?:<(" + _any_of(simple) + rb")(?=[" + _SPACE + rb"])" + others + rb"(?<=[" + _SPACE + rb"][sS][rR][cC])"
+        rb"=(\"[^\"]*+\"|'[^']*+')" + others + rb">)?+"
+    )
+    return Grammar(re.compile(skip + single), kinds)

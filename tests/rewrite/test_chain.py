@@ -33,7 +33,7 @@ class RewriteFilterTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.counters = Counters()
-        rules = CdnRules(host="cdn.example", scheme="https", paths=["/static/"])
+        rules = CdnRules(hosts=["cdn.example"], scheme="https", paths=["/static/"])
         self.filter = RewriteFilter(rules=rules, counters=self.counters)
 
     def opened(
@@ -131,7 +131,7 @@ class RewriteFilterTests(SynchronousTestCase):
         endless = b"<img src=/static/x><img " + b"y" * (LONGEST_TAG + 5)
         out = self.through([endless, b"><img src=/static/z>"])
         self.assertEqual(out, endless.replace(b"/static", b"https://cdn.example/static") + b"><img src=/static/z>")
-        self.assertEqual(self.counters.get("rewrite_bail_out", "tag_too_long"), 1)
+        self.assertEqual(self.counters.get("rewrite_left", "tag_too_long"), 1)
         self.assertEqual(self.counters.get("rewrite_urls"), 1)
 
     def test_counts_what_it_left(self) -> None:
