@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from lbarray.rewrite import tokens
 from lbarray.rewrite.charset import ascii_inside_by_meta
@@ -150,7 +150,7 @@ class HtmlRewriter:
             found = skip(data, at, size)
             assert found is not None  # it matches the empty string as well
             at = found.end()
-            key: tuple[bytes, bytes] = found.group(1, 2)
+            key: Any = found.group(1, 2)
             if not key[1]:
                 break
             start = found.start(1) - 1

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from lbarray.rewrite.html import LONGEST_TAG, HtmlRewriter
-from lbarray.rewrite.rules import CdnRules, Page, without_dots
+from lbarray.rewrite.rules import CdnRules, Page
 from lbarray.rewrite.srcset import candidate_urls
+from lbarray.rewrite.urls import without_dots
 from lbarray.testing import every_split
 
 RULES = CdnRules(hosts=["cdn.example"], scheme="https", paths=["/static/"], own_hosts=["shop.example"])
