@@ -14,7 +14,7 @@ from twisted.internet import reactor
 
 from lbarray.bpf.build import object_path
 from lbarray.kernel.journal import Journal
-from lbarray.scheduler.bpf_plane import BpfPlane, detach_classifier
+from lbarray.scheduler.bpf_plane import BpfPlane, undoers
 from lbarray.scheduler.service import SchedulerService
 from lbarray.scheduler.table import RowTable
 from lbarray.telemetry.counters import Counters
@@ -31,11 +31,19 @@ def main(argument: str) -> None:
     ]
     index = {report.name: place for place, report in enumerate(reports)}
     table = RowTable(index)
-    journal = Journal(Path(wanted["folder"]) / "journal.json", {"classifier": detach_classifier})
+    journal = Journal(Path(wanted["folder"]) / "journal.json", undoers())
     service = SchedulerService(
         clock=reactor,
         node_name="scheduler",
-        plane=BpfPlane(interface="eth0", table_size=table.size, seed=7, journal=journal, object_path=object_path),
+        plane=BpfPlane(
+            interface="eth0",
+            mode=wanted.get("plane", "tc"),
+            table_size=table.size,
+            secret=bytes(range(16)),
+            self_index=len(index),
+            journal=journal,
+            object_path=object_path,
+        ),
         members=MemoryMembers(*reports),
         index=index,
         services=[PlaneService(ServiceId(ip_address(wanted["vip"]), 80))],

@@ -20,6 +20,7 @@ from lbarray.values import (
     NodeReport,
     Outcome,
     PlaneCounters,
+    PlaneFlow,
     PlaneService,
     ServiceId,
     WorkerTarget,
@@ -45,7 +46,7 @@ class IForwardingPlane(Interface):
     active for no VIP passes every packet up, untouched.
     """
 
-    name: str = Attribute("``bpf-tc``, ``bpf-xdp`` or ``packet``: what the operator reads")
+    name: str = Attribute("``xdp``, ``xdp-generic``, ``tc`` or ``packet``: what the operator reads")
 
     def attach() -> None:
         """Load and connect to the interface; inactive.
@@ -89,6 +90,9 @@ class IForwardingPlane(Interface):
 
     def counters() -> PlaneCounters:
         """What has been done since ``attach``."""
+
+    def flows(limit: int) -> Sequence[PlaneFlow]:
+        """Connections that the plane remembers, at most ``limit`` of them, in no order; some may have ended."""
 
 
 class IMembershipSource(Interface):

@@ -17,6 +17,7 @@ from lbarray.values import (
     HashBy,
     NodeReport,
     PlaneCounters,
+    PlaneFlow,
     PlaneService,
     ServiceId,
     WorkerTarget,
@@ -66,6 +67,9 @@ class MemoryPlane:
 
     def counters(self) -> PlaneCounters:
         return PlaneCounters()
+
+    def flows(self, limit: int) -> Sequence[PlaneFlow]:
+        return []
 
 
 @implementer(IMembershipSource)

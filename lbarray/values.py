@@ -18,9 +18,11 @@ __all__ = [
     "NodeReport",
     "Outcome",
     "PlaneCounters",
+    "PlaneFlow",
     "PlaneService",
     "Role",
     "ServiceId",
+    "Share",
     "WorkerTarget",
 ]
 
@@ -57,10 +59,15 @@ class ServiceId:
 
 @attrs.frozen
 class PlaneService:
-    """A service as a forwarding plane needs to know it."""
+    """A service as a forwarding plane needs to know it.
+
+    :ivar prefix4: when hashing by client, how many bits of an IPv4 address make one client; :ivar prefix6: of IPv6.
+    """
 
     id: ServiceId
     hash_by: HashBy = HashBy.CONNECTION
+    prefix4: int = 32
+    prefix6: int = 128
 
 
 @attrs.frozen
@@ -70,6 +77,8 @@ class WorkerTarget:
     :ivar index: small number that table rows name it by; stable while the node is a member.
     :ivar mac: six octets of its interface in the array's segment; ``b""`` while unknown.
     :ivar local: it is this very node: its packets are passed up, not sent out.
+    :ivar tunnel: how packets are put into others on the way, for workers beyond a router: ``gue``, ``ipip``, or not at
+        all. ``mac`` is then the router's.
     """
 
     index: int
@@ -77,19 +86,61 @@ class WorkerTarget:
     address: Address
     mac: bytes = b""
     local: bool = False
+    tunnel: str = ""
+
+
+@attrs.frozen
+class Share:
+    """What one worker was given of one service.
+
+    :ivar connections: SYNs; :ivar cached: packets whose row had moved and whose worker was remembered.
+    :ivar passed_on: packets that another worker did not know and that went to this one (second chance).
+    """
+
+    packets: int = 0
+    octets: int = 0
+    connections: int = 0
+    cached: int = 0
+    passed_on: int = 0
+
+    def plus(self, other: Share) -> Share:
+        """The sum of both."""
+        return Share(*(mine + theirs for mine, theirs in zip(attrs.astuple(self), attrs.astuple(other), strict=True)))
 
 
 @attrs.frozen
 class PlaneCounters:
     """What a forwarding plane has done since it was attached.
 
-    :ivar packets: packets by verdict: ``forwarded``, ``passed_local``, ``drop_<reason>``, …
-    :ivar per_worker: (packets, octets) by worker index.
+    :ivar packets: packets by verdict: ``forwarded``, ``passed_local``, ``dropped_<reason>``, …
+    :ivar shares: what workers, by index, were given of each service; those that were given nothing are missing.
     """
 
     packets: dict[str, int] = attrs.field(factory=dict)
     octets: dict[str, int] = attrs.field(factory=dict)
-    per_worker: dict[int, tuple[int, int]] = attrs.field(factory=dict)
+    shares: dict[ServiceId, dict[int, Share]] = attrs.field(factory=dict)
+
+    @property
+    def per_worker(self) -> dict[int, tuple[int, int]]:
+        """(packets, octets) by worker index."""
+        sums: dict[int, Share] = {}
+        for workers in self.shares.values():
+            for index, share in workers.items():
+                sums[index] = sums.get(index, Share()).plus(share)
+        return {index: (share.packets, share.octets) for index, share in sums.items()}
+
+
+@attrs.frozen
+class PlaneFlow:
+    """A connection that a forwarding plane remembers.
+
+    :ivar worker: index of the worker that its first packet went to.
+    """
+
+    service: ServiceId
+    client: Address
+    port: int
+    worker: int
 
 
 @attrs.frozen
@@ -148,13 +199,11 @@ class Handling:
     :ivar response_timeout_s: a back end's silence before 504.
     :ivar retry_statuses: final statuses of a back end upon which a request that may be repeated (idempotent,
         no content) goes to :meth:`lbarray.interfaces.IAssignment.another`, as long as nothing has been answered.
-    :ivar retry_broken: the same when its connection breaks before anything of a response has come.
     """
 
     max_body: int | None = None
     response_timeout_s: float | None = None
     retry_statuses: frozenset[int] = frozenset()
-    retry_broken: bool = False
 
 
 @attrs.frozen

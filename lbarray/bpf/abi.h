@@ -4,15 +4,32 @@
 #define LBARRAY_ABI_H
 
 #define MAX_WORKERS 256
-#define MAX_SERVICES 256
-#define MAX_ROWS 131071
+#define MAX_SERVICES 64
+#define MAX_VIPS 64
+#define MAX_ROWS 655373
+#define MAX_FLOWS 262144
+#define MAX_FRAGMENTS 4096
+#define NOBODY 0xffff
+
+/* EtherTypes of a frame that a worker passed on (IEEE 802: local experimental 1 and 2): once, twice. No router makes
+ * them from a client's packet, no checksum covers them, and a switch forwards them as any other. */
+#define MARK_ONCE 0x88b5
+#define MARK_TWICE 0x88b6
+
+/* GUE (draft-ietf-intarea-gue), and the private data that tells how often a packet was passed on. */
+#define GUE_PORT 6080
+#define GUE_PRIVATE 0x4c42
 
 struct config {
-	__u32 ifindex;     /* where forwarded frames leave */
-	__u32 table_size;  /* rows in use */
-	__u32 seed;        /* of the hash; the same on every node */
-	__u8 mac[6];       /* this node's, the source of forwarded frames */
-	__u16 pad;
+	__u64 secret[2];  /* of the flow hash; the same on every node */
+	__u64 peer_bits;  /* bit n: a peer's MAC address ends in n modulo 64 */
+	__u8 mac[8];      /* this node's, and two octets of nothing */
+	__u8 address[16]; /* this node's: the outer source of tunnels, and where they end */
+	__u32 ifindex;    /* where forwarded frames leave */
+	__u32 table_size; /* rows of the table */
+	__u16 self;       /* this node's worker index */
+	__u16 tunnels;    /* 1: what other nodes encapsulate is taken out */
+	__u32 mtu;        /* octets of a packet that leave in one frame */
 };
 
 struct service_key {
@@ -25,8 +42,11 @@ struct service_key {
 enum hash_by { HASH_BY_CONNECTION = 0, HASH_BY_CLIENT = 1 };
 
 struct service {
-	__u32 hash_by;
-	__u32 active; /* 1: this node schedules its VIP; 0: pass up */
+	__u8 hash_by;
+	__u8 active; /* 1: this node schedules its VIP; 0: what no other node has scheduled is passed up */
+	__u8 slot;   /* its place among the shares */
+	__u8 pad[5];
+	__u64 mask[2]; /* bits of a client's address that count when hashing by client; network order */
 };
 
 /* Who gets the new connections, and the last two who did before. */
@@ -36,30 +56,70 @@ struct row {
 	__u16 pad;
 };
 
-enum worker_flag { WORKER_KNOWN = 1, WORKER_LOCAL = 2 };
+enum worker_flag { WORKER_KNOWN = 1, WORKER_LOCAL = 2, WORKER_IPIP = 4, WORKER_GUE = 8 };
 
 struct worker {
-	__u8 mac[6];
+	__u8 mac[6]; /* its own, or its router's */
 	__u8 flags;
 	__u8 pad;
+	__u8 address[16]; /* where its tunnel ends */
+};
+
+/* Client first: the source is the client, the destination the VIP. */
+struct flow {
+	__u8 source[16];
+	struct service_key to;
+	__u16 source_port;
+	__u16 pad;
+};
+
+struct fragment {
+	__u8 source[16];
+	__u8 vip[16];
+	__u32 id;
+	__u8 protocol;
+	__u8 pad[3];
+};
+
+/* Where the first fragment went, and the others follow. */
+struct fate {
+	__u16 worker;
+	__u8 verdict;
+	__u8 slot;
 };
 
 enum verdict {
 	FORWARDED = 0,
-	PASSED_LOCAL = 1,
-	PASSED_INACTIVE = 2,
-	PASSED_NOT_IP = 3,
-	PASSED_NOT_TCP = 4,
-	PASSED_NO_SERVICE = 5,
-	PASSED_FRAGMENT = 6,
-	PASSED_NO_WORKER = 7,
-	PASSED_TRUNCATED = 8,
-	VERDICTS = 9,
+	PASSED_ON = 1,
+	PASSED_LOCAL = 2,
+	PASSED_DELIVERED = 3,
+	PASSED_AGAIN = 4,
+	PASSED_INACTIVE = 5,
+	PASSED_NOT_IP = 6,
+	PASSED_OTHER_PROTOCOL = 7,
+	PASSED_NO_SERVICE = 8,
+	PASSED_NO_WORKER = 9,
+	DROPPED_TRUNCATED = 10,
+	DROPPED_BAD_IP = 11,
+	DROPPED_BAD_TCP = 12,
+	DROPPED_LONE_FRAGMENT = 13,
+	DROPPED_STRANGE_TUNNEL = 14,
+	DROPPED_TOO_BIG = 15,
+	VERDICTS = 16,
 };
 
 struct tally {
 	__u64 packets;
 	__u64 octets;
+};
+
+/* What one worker was given of one service. */
+struct share {
+	__u64 packets;
+	__u64 octets;
+	__u64 connections; /* SYNs */
+	__u64 cached;      /* packets whose row had moved, and whose worker was remembered */
+	__u64 passed_on;   /* packets that another worker did not know */
 };
 
 #endif

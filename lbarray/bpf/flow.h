@@ -1,41 +1,65 @@
-/* From a flow to a row: the hash. lbarray/scheduler/decision.py computes the same. */
+/* From a flow to a number: SipHash-1-3 (Aumasson and Bernstein, 2012) with the array's secret, so that a client cannot
+ * choose its worker. Addresses and source port are what a client can vary. decision.py computes the same. */
 #ifndef LBARRAY_FLOW_H
 #define LBARRAY_FLOW_H
 
-#include "abi.h"
-#include "parse.h"
+#include "packet.h"
 
-static __always_inline __u32 mix(__u32 hash, __u32 word)
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+#define little(word) __builtin_bswap64(word)
+#else
+#define little(word) (word)
+#endif
+
+#define ROTATE(word, bits) ((word) << (bits) | (word) >> (64 - (bits)))
+#define SIP_ROUND                                                                                                      \
+	do {                                                                                                           \
+		v0 += v1, v1 = ROTATE(v1, 13), v1 ^= v0, v0 = ROTATE(v0, 32);                                          \
+		v2 += v3, v3 = ROTATE(v3, 16), v3 ^= v2;                                                               \
+		v0 += v3, v3 = ROTATE(v3, 21), v3 ^= v0;                                                               \
+		v2 += v1, v1 = ROTATE(v1, 17), v1 ^= v2, v2 = ROTATE(v2, 32);                                          \
+	} while (0)
+#define SIP_WORD(word)                                                                                                 \
+	do {                                                                                                           \
+		__u64 w = (word);                                                                                      \
+		v3 ^= w;                                                                                               \
+		SIP_ROUND;                                                                                             \
+		v0 ^= w;                                                                                               \
+	} while (0)
+
+/* An IPv4 client is hashed as 4 octets, an IPv6 one as 16; then, by connection, its port. */
+static __always_inline __u64 hash_flow(const struct packet *packet, const struct service *service,
+				       const struct config *config)
 {
-	word *= 0xcc9e2d51;
-	word = (word << 15) | (word >> 17);
-	word *= 0x1b873593;
-	hash ^= word;
-	hash = (hash << 13) | (hash >> 19);
-	return hash * 5 + 0xe6546b64;
-}
+	__u64 v0 = config->secret[0] ^ 0x736f6d6570736575ULL, v1 = config->secret[1] ^ 0x646f72616e646f6dULL;
+	__u64 v2 = config->secret[0] ^ 0x6c7967656e657261ULL, v3 = config->secret[1] ^ 0x7465646279746573ULL;
+	__u64 tail = 0, length, words[2];
 
-static __always_inline __u32 finish(__u32 hash)
-{
-	hash ^= hash >> 16;
-	hash *= 0x85ebca6b;
-	hash ^= hash >> 13;
-	hash *= 0xc2b2ae35;
-	return hash ^ (hash >> 16);
-}
+	if (service->hash_by == HASH_BY_CONNECTION) {
+		__u8 *octets = (__u8 *)&packet->flow.source_port;
 
-/* Words are taken as big-endian numbers, so that every machine of an array agrees. */
-static __always_inline __u32 hash_flow(const struct flow *flow, __u32 hash_by, __u32 seed)
-{
-	__u32 hash = seed;
-
-	hash = mix(hash, bpf_ntohl(flow->source[0]));
-	hash = mix(hash, bpf_ntohl(flow->source[1]));
-	hash = mix(hash, bpf_ntohl(flow->source[2]));
-	hash = mix(hash, bpf_ntohl(flow->source[3]));
-	if (hash_by == HASH_BY_CONNECTION)
-		hash = mix(hash, ((__u32)bpf_ntohs(flow->source_port) << 16) | bpf_ntohs(flow->to.port));
-	return finish(hash);
+		tail = octets[0] | (__u64)octets[1] << 8;
+	}
+	__builtin_memcpy(words, packet->flow.source, sizeof(words));
+	if (service->hash_by == HASH_BY_CLIENT) {
+		words[0] &= service->mask[0];
+		words[1] &= service->mask[1];
+	}
+	if (packet->ethertype == bpf_htons(ETH_P_IP)) {
+		length = 4;
+		tail = (tail << 32) | (little(words[1]) >> 32);
+	} else {
+		length = 16;
+		SIP_WORD(little(words[0]));
+		SIP_WORD(little(words[1]));
+	}
+	length += service->hash_by == HASH_BY_CONNECTION ? 2 : 0;
+	SIP_WORD(length << 56 | tail);
+	v2 ^= 0xff;
+	SIP_ROUND;
+	SIP_ROUND;
+	SIP_ROUND;
+	return v0 ^ v1 ^ v2 ^ v3;
 }
 
 #endif

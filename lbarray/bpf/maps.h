@@ -1,10 +1,10 @@
-/* Every map, with its purpose. Python fills all but the tallies. */
+/* Every map, with its purpose. Python fills the upper ones. */
 #ifndef LBARRAY_MAPS_H
 #define LBARRAY_MAPS_H
 
 #include "abi.h"
 
-struct { /* what this node is doing */
+struct { /* what this node is */
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
@@ -17,6 +17,13 @@ struct { /* the VIPs and ports that are scheduled */
 	__type(key, struct service_key);
 	__type(value, struct service);
 } services SEC(".maps");
+
+struct { /* every VIP of a service; 1: this node schedules it */
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_VIPS);
+	__uint(key_size, 16);
+	__uint(value_size, sizeof(__u32));
+} vips SEC(".maps");
 
 struct rows { /* a Maglev table; sized by the loader */
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -39,18 +46,47 @@ struct { /* how to reach each worker */
 	__type(value, struct worker);
 } workers SEC(".maps");
 
-struct { /* what became of packets, by verdict */
+struct { /* MAC addresses of the other nodes: what comes from them was scheduled already */
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_WORKERS);
+	__type(key, __u64);
+	__type(value, __u32);
+} peers SEC(".maps");
+
+struct { /* addresses of the other nodes: who may encapsulate for us */
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_WORKERS);
+	__uint(key_size, 16);
+	__uint(value_size, sizeof(__u32));
+} tunnel_peers SEC(".maps");
+
+struct { /* where connections were sent when they began; each processor has its own list of the least recently used */
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(map_flags, BPF_F_NO_COMMON_LRU);
+	__uint(max_entries, MAX_FLOWS);
+	__type(key, struct flow);
+	__type(value, __u32);
+} flows SEC(".maps");
+
+struct { /* where first fragments went */
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_FRAGMENTS);
+	__type(key, struct fragment);
+	__type(value, struct fate);
+} fragments SEC(".maps");
+
+struct { /* what became of packets, by verdict; those that a worker was given are among the shares */
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, VERDICTS);
 	__type(key, __u32);
 	__type(value, struct tally);
 } verdicts SEC(".maps");
 
-struct { /* what each worker was given */
+struct { /* what each worker was given: slot of the service times MAX_WORKERS, plus worker */
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, MAX_WORKERS);
+	__uint(max_entries, MAX_SERVICES * MAX_WORKERS);
 	__type(key, __u32);
-	__type(value, struct tally);
+	__type(value, struct share);
 } shares SEC(".maps");
 
 #endif

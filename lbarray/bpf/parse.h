@@ -1,4 +1,5 @@
-/* From octets to a flow: each step checks its own bounds and says why it stops. */
+/* From octets to addresses: each step checks its own bounds and says why it stops. What is wrong with a packet is told
+ * only where its destination is known, for only packets to VIPs are ours to drop. */
 #ifndef LBARRAY_PARSE_H
 #define LBARRAY_PARSE_H
 
@@ -6,89 +7,189 @@
 #include <linux/in.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
-#include <linux/tcp.h>
 
-#include "abi.h"
+#include "maps.h"
+#include "packet.h"
 
-struct cursor {
-	void *at;
-	void *end;
+#define FRAGMENT_OFFSET 0x1fff
+#define MORE_FRAGMENTS 0x2000
+#define EXTENSION_HEADERS 4
+
+struct vlan_tag {
+	__be16 control;
+	__be16 ethertype;
 };
 
-/* Client first: source is the client, destination the VIP. Network order. */
-struct flow {
-	__u32 source[4];
-	struct service_key to;
-	__u16 source_port;
+struct extension {
+	__u8 next;
+	__u8 length;
+	__be16 offset;
+	__be32 id;
 };
 
-#define GO_ON VERDICTS /* a step's answer when the packet is still of interest */
+static __always_inline int is_peer(const struct config *config, const __u8 *mac)
+{
+	__u64 key = 0;
 
-static __always_inline enum verdict parse_ethernet(struct cursor *cursor, __u16 *protocol)
+	if (!(config->peer_bits >> (mac[5] & 63) & 1))
+		return 0;
+	__builtin_memcpy(&key, mac, ETH_ALEN);
+	return bpf_map_lookup_elem(&peers, &key) != 0;
+}
+
+static __always_inline int is_own(const struct config *config, const __u8 *mac)
+{
+	__u64 key = 0, own;
+
+	__builtin_memcpy(&key, mac, ETH_ALEN);
+	__builtin_memcpy(&own, config->mac, sizeof(own));
+	return key == own;
+}
+
+/* Behind up to two VLAN tags (IEEE 802.1Q, 802.1ad) and the mark of a frame that a worker passed on. */
+static __always_inline int parse_ethernet(struct cursor *cursor, struct packet *packet, const struct config *config)
 {
 	struct ethhdr *ethernet = cursor->at;
+	struct vlan_tag *tag;
+	__u16 ethertype;
 
 	if ((void *)(ethernet + 1) > cursor->end)
-		return PASSED_TRUNCATED;
-	*protocol = ethernet->h_proto;
+		return PASSED_NOT_IP;
+	ethertype = ethernet->h_proto;
 	cursor->at = ethernet + 1;
+	packet->layer3 = sizeof(*ethernet);
+#pragma unroll
+	for (int tags = 0; tags < 2; tags++) {
+		if (ethertype != bpf_htons(ETH_P_8021Q) && ethertype != bpf_htons(ETH_P_8021AD))
+			break;
+		tag = cursor->at;
+		if ((void *)(tag + 1) > cursor->end)
+			return PASSED_NOT_IP;
+		ethertype = tag->ethertype;
+		cursor->at = tag + 1;
+		packet->layer3 += sizeof(*tag);
+	}
+	if (ethertype == bpf_htons(MARK_ONCE) || ethertype == bpf_htons(MARK_TWICE)) {
+		__u8 *version = cursor->at;
+
+		/* From anybody else the mark means nothing. */
+		if (version + 1 > (__u8 *)cursor->end || !is_peer(config, ethernet->h_source))
+			return PASSED_NOT_IP;
+		packet->hop = ethertype == bpf_htons(MARK_ONCE) ? ONCE_PASSED_ON : TWICE_PASSED_ON;
+		ethertype = *version >> 4 == 4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
+	} else if (is_own(config, ethernet->h_source)) {
+		/* We sent it through the interface once more, for the kernel to see its new EtherType. */
+		return PASSED_AGAIN;
+	} else if (packet->hop == FROM_CLIENT && is_peer(config, ethernet->h_source)) {
+		packet->hop = SCHEDULED;
+	}
+	packet->ethertype = ethertype;
 	return GO_ON;
 }
 
-static __always_inline enum verdict parse_ipv4(struct cursor *cursor, struct flow *flow)
+static __always_inline int parse_ipv4(struct cursor *cursor, struct packet *packet, __u32 octets, __u8 *protocol)
 {
 	struct iphdr *ip = cursor->at;
-	__u32 length;
+	__u32 header, total;
+	__u16 offset;
+	__u8 first;
 
 	if ((void *)(ip + 1) > cursor->end)
-		return PASSED_TRUNCATED;
-	length = ip->ihl * 4;
-	if (length < sizeof(*ip))
-		return PASSED_TRUNCATED;
-	if (ip->protocol != IPPROTO_TCP)
-		return PASSED_NOT_TCP;
-	/* A later fragment has no ports. Linux reassembles before the local stack sees it, so pass all of them up. */
-	if (ip->frag_off & bpf_htons(0x3fff))
-		return PASSED_FRAGMENT;
-	flow->source[0] = 0;
-	flow->source[1] = 0;
-	flow->source[2] = bpf_htonl(0xffff);
-	flow->source[3] = ip->saddr;
-	__builtin_memset(flow->to.address, 0, 10);
-	flow->to.address[10] = 0xff;
-	flow->to.address[11] = 0xff;
-	__builtin_memcpy(flow->to.address + 12, &ip->daddr, 4);
-	flow->to.protocol = IPPROTO_TCP;
-	cursor->at += length;
+		return PASSED_NOT_IP;
+	packet->flow.source[10] = 0xff;
+	packet->flow.source[11] = 0xff;
+	__builtin_memcpy(packet->flow.source + 12, &ip->saddr, 4);
+	packet->flow.to.address[10] = 0xff;
+	packet->flow.to.address[11] = 0xff;
+	__builtin_memcpy(packet->flow.to.address + 12, &ip->daddr, 4);
+	header = ip->ihl * 4;
+	total = bpf_ntohs(ip->tot_len);
+	if (!total) /* coalesced by this machine beyond what the field can say */
+		total = octets;
+	/* No host sends from these (RFC 1122 §3.2.1.3), or to itself over the wire. */
+	first = packet->flow.source[12];
+	if (ip->version != 4 || header < sizeof(*ip) || total < header || !first || first == 127 || first >= 224 ||
+	    ip->saddr == ip->daddr)
+		return DROPPED_BAD_IP;
+	if (total > octets)
+		return DROPPED_TRUNCATED;
+	packet->left = total - header;
+	*protocol = ip->protocol;
+	offset = bpf_ntohs(ip->frag_off);
+	if (offset & (FRAGMENT_OFFSET | MORE_FRAGMENTS)) {
+		packet->fragment.id = ip->id;
+		packet->fragment.protocol = ip->protocol;
+		/* One that begins inside of the TCP header would change its flags (RFC 3128). */
+		if ((offset & FRAGMENT_OFFSET) == 1)
+			return DROPPED_BAD_IP;
+		if (offset & FRAGMENT_OFFSET)
+			return LATER_FRAGMENT;
+		packet->is_first = 1;
+	}
+	cursor->at += header;
 	return GO_ON;
 }
 
-static __always_inline enum verdict parse_ipv6(struct cursor *cursor, struct flow *flow)
+static __always_inline int is_extension(__u8 header)
+{
+	return header == IPPROTO_HOPOPTS || header == IPPROTO_ROUTING || header == IPPROTO_DSTOPTS ||
+	       header == IPPROTO_AH || header == IPPROTO_FRAGMENT;
+}
+
+static __always_inline int parse_ipv6(struct cursor *cursor, struct packet *packet, __u32 octets, __u8 *protocol)
 {
 	struct ipv6hdr *ip = cursor->at;
+	__u32 total, length;
+	__u8 next;
 
 	if ((void *)(ip + 1) > cursor->end)
-		return PASSED_TRUNCATED;
-	if (ip->nexthdr == IPPROTO_FRAGMENT)
-		return PASSED_FRAGMENT;
-	if (ip->nexthdr != IPPROTO_TCP)
-		return PASSED_NOT_TCP;
-	__builtin_memcpy(flow->source, &ip->saddr, 16);
-	__builtin_memcpy(flow->to.address, &ip->daddr, 16);
-	flow->to.protocol = IPPROTO_TCP;
+		return PASSED_NOT_IP;
+	__builtin_memcpy(packet->flow.source, &ip->saddr, 16);
+	__builtin_memcpy(packet->flow.to.address, &ip->daddr, 16);
+	total = bpf_ntohs(ip->payload_len) + sizeof(*ip);
+	if (total == sizeof(*ip))
+		total = octets;
+	/* Multicast, unspecified and loopback are no senders (RFC 4291 §2.5, §2.7). */
+	if (ip->version != 6 || packet->flow.source[0] == 0xff ||
+	    (!ip->saddr.s6_addr32[0] && !ip->saddr.s6_addr32[1] && !ip->saddr.s6_addr32[2] &&
+	     bpf_ntohl(ip->saddr.s6_addr32[3]) <= 1))
+		return DROPPED_BAD_IP;
+	if (total > octets)
+		return DROPPED_TRUNCATED;
+	packet->left = total - sizeof(*ip);
 	cursor->at = ip + 1;
-	return GO_ON;
-}
+	next = ip->nexthdr;
+#pragma unroll
+	for (int headers = 0; headers < EXTENSION_HEADERS; headers++) {
+		struct extension *extension = cursor->at;
 
-static __always_inline enum verdict parse_tcp(struct cursor *cursor, struct flow *flow)
-{
-	struct tcphdr *tcp = cursor->at;
+		if (!is_extension(next))
+			break;
+		if ((void *)(extension + 1) > cursor->end)
+			return DROPPED_TRUNCATED;
+		length = sizeof(*extension);
+		if (next == IPPROTO_AH)
+			length = (extension->length + 2) * 4;
+		else if (next != IPPROTO_FRAGMENT)
+			length = (extension->length + 1) * 8;
+		if (length > packet->left || length < sizeof(*extension))
+			return DROPPED_TRUNCATED;
+		packet->left -= length;
+		if (next == IPPROTO_FRAGMENT) {
+			__u16 offset = bpf_ntohs(extension->offset);
 
-	if ((void *)(tcp + 1) > cursor->end)
-		return PASSED_TRUNCATED;
-	flow->source_port = tcp->source;
-	flow->to.port = tcp->dest;
-	flow->to.pad = 0;
+			packet->fragment.id = extension->id;
+			packet->fragment.protocol = extension->next;
+			if (offset & ~7)
+				return LATER_FRAGMENT;
+			packet->is_first = offset & 1;
+		}
+		next = extension->next;
+		cursor->at += length;
+	}
+	if (is_extension(next))
+		return DROPPED_BAD_IP;
+	*protocol = next;
 	return GO_ON;
 }
 

@@ -11,7 +11,7 @@ from lbarray.config.pools import Pool
 from lbarray.config.scalars import Name
 from lbarray.config.scheduler import Scheduler
 from lbarray.config.services import Route, Service, Worker
-from lbarray.values import Address, HashBy, ServiceId
+from lbarray.values import Address, HashBy, PlaneService, ServiceId
 
 __all__ = ["Config"]
 
@@ -48,8 +48,13 @@ class Config:
             raise ValueError(f"services.{name} has no address")
         return ServiceId(address, service.port)
 
-    def hash_by(self, name: str) -> HashBy:
-        """What of a packet chooses the worker for this service."""
+    def plane_service(self, name: str) -> PlaneService:
+        """The service of this name as forwarding planes know it."""
         service = self.services[name]
         chosen = service.hash or ("client" if service.tls else "connection")
-        return HashBy.CLIENT if chosen == "client" else HashBy.CONNECTION
+        return PlaneService(
+            id=self.service_id(name),
+            hash_by=HashBy.CLIENT if chosen == "client" else HashBy.CONNECTION,
+            prefix4=service.hash_prefix4,
+            prefix6=service.hash_prefix6,
+        )

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import attrs
 
-from lbarray.config.scalars import Flag, SecondsOrZero, prime
+from lbarray.config.scalars import Flag, SecondsOrZero, one_of, prime
 
 __all__ = ["Scheduler"]
 
@@ -15,12 +15,16 @@ __all__ = ["Scheduler"]
 class Scheduler:
     """``[scheduler]``: the same on every node, or they would not agree on who gets which connection.
 
+    :ivar plane: what moves the packets. ``xdp``: an eBPF program in the interface's driver, ``tc``: the same program
+        behind it, ``xdp-generic``: for kernels without tc classifiers, ``packet``: Python, for kernels that allow us no
+        eBPF; ``auto``: the first of them that works here, named in the log with the reason.
     :ivar table_size: rows of the Maglev table, a prime number; over 100 times the number of nodes keeps their shares
         within 1 %. 65537 suits up to some hundred nodes, 655373 moves still fewer rows at the cost of memory.
     :ivar feedback: a node's share of new connections follows its load: processors, open connections, accept queue.
     :ivar slow_start: for how long a node that joins others grows from a tenth of its share to all of it; 0: at once.
     """
 
+    plane: Annotated[str, one_of("auto", "xdp", "tc", "xdp-generic", "packet")] = "auto"
     table_size: Annotated[int, prime(251, 655373)] = 65537
     feedback: Flag = True
     slow_start: SecondsOrZero = 10.0

@@ -24,7 +24,7 @@ class Undo:
     """One change to take back.
 
     :ivar kind: ``address`` (arguments: interface, address/length), ``sysctl`` (name, value before)
-        or ``classifier`` (interface, handle, priority).
+        or ``packet-program`` (interface, how it is attached).
     """
 
     kind: str
@@ -121,6 +121,12 @@ class Journal:
         """About to change something that ``undo`` takes back. Recording it twice is recording it once."""
         if undo not in self._entries:
             self._entries.append(undo)
+            self._write()
+
+    def forget(self, undo: Undo) -> None:
+        """What was recorded has not been done after all."""
+        if undo in self._entries:
+            self._entries.remove(undo)
             self._write()
 
     def undo(self, undo: Undo) -> None:

@@ -1,4 +1,4 @@
-"""libbpf through ctypes: load an object, fill its maps, attach a classifier, run a program on a packet.
+"""libbpf through ctypes: load an object, fill its maps, run a program on a packet.
 
 Only what the planes use. Every refusal of the kernel becomes a :class:`SystemRefused`.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lbarray.errors import SystemRefused
 
-__all__ = ["Classifier", "Map", "ObjectFile", "Program"]
+__all__ = ["Map", "ObjectFile", "Program", "library", "possible_cpus"]
 
 _PRINTER = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 _ADVICE = {
@@ -23,30 +23,6 @@ _ADVICE = {
     errno.EACCES: "run the node as root (CAP_BPF and CAP_NET_ADMIN)",
     errno.ENOMEM: "raise the limit of locked memory (systemd: LimitMEMLOCK=infinity)",
 }
-_INGRESS = 1
-_REPLACE = 1
-
-
-class _TcHook(ctypes.Structure):
-    _fields_ = [
-        ("size", ctypes.c_size_t),
-        ("ifindex", ctypes.c_int),
-        ("attach_point", ctypes.c_int),
-        ("parent", ctypes.c_uint32),
-        ("padding", ctypes.c_uint32),
-    ]
-
-
-class _TcOptions(ctypes.Structure):
-    _fields_ = [
-        ("size", ctypes.c_size_t),
-        ("prog_fd", ctypes.c_int),
-        ("flags", ctypes.c_uint32),
-        ("prog_id", ctypes.c_uint32),
-        ("handle", ctypes.c_uint32),
-        ("priority", ctypes.c_uint32),
-        ("padding", ctypes.c_uint32),
-    ]
 
 
 class _TestRun(ctypes.Structure):
@@ -69,7 +45,7 @@ class _TestRun(ctypes.Structure):
     ]
 
 
-class _Library:
+class Library:
     """The shared object with the signatures that we use; loaded when first needed."""
 
     def __init__(self) -> None:
@@ -92,6 +68,7 @@ class _Library:
         for function in ("bpf_object__find_map_by_name", "bpf_object__find_program_by_name"):
             getattr(self.c, function).argtypes = [ctypes.c_void_p, ctypes.c_char_p]
         self.c.bpf_map__set_inner_map_fd.argtypes = [ctypes.c_void_p, ctypes.c_int]
+        self.c.bpf_program__set_autoload.argtypes = [ctypes.c_void_p, ctypes.c_bool]
         self.c.bpf_map_create.argtypes = [
             *(ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32),
             *(ctypes.c_uint32, ctypes.c_uint32, ctypes.c_void_p),
@@ -127,18 +104,18 @@ class _Library:
         return SystemRefused(tried, errno=number, detail=detail, advice=_ADVICE.get(number, ""))
 
 
-_libraries: list[_Library] = []
+_libraries: list[Library] = []
 
 
-def _library() -> _Library:
+def library() -> Library:
     if not _libraries:
-        _libraries.append(_Library())
+        _libraries.append(Library())
     return _libraries[0]
 
 
 def possible_cpus() -> int:
     """Processors that a per-CPU value has a slot for."""
-    return int(_library().c.libbpf_num_possible_cpus())
+    return int(library().c.libbpf_num_possible_cpus())
 
 
 class Map:
@@ -150,9 +127,9 @@ class Map:
 
     def update(self, key: bytes, value: bytes) -> None:
         """:raises SystemRefused: full, or a wrong key."""
-        code = _library().c.bpf_map_update_elem(self.fd, key, value, 0)
+        code = library().c.bpf_map_update_elem(self.fd, key, value, 0)
         if code:
-            raise _library().refused(f"write the map {self.name}", code)
+            raise library().refused(f"write the map {self.name}", code)
 
     @classmethod
     def create_array(cls, name: str, value_size: int, entries: int) -> Map:
@@ -160,9 +137,9 @@ class Map:
 
         :raises SystemRefused: the kernel would not.
         """
-        fd = _library().c.bpf_map_create(2, name.encode(), 4, value_size, entries, None)  # BPF_MAP_TYPE_ARRAY
+        fd = library().c.bpf_map_create(2, name.encode(), 4, value_size, entries, None)  # BPF_MAP_TYPE_ARRAY
         if fd < 0:
-            raise _library().refused(f"create the map {name}", fd)
+            raise library().refused(f"create the map {name}", fd)
         return cls(fd, name)
 
     def fill(self, values: bytes, entries: int) -> None:
@@ -172,24 +149,29 @@ class Map:
         """
         keys = array("I", range(entries)).tobytes()
         count = ctypes.c_uint32(entries)
-        code = _library().c.bpf_map_update_batch(self.fd, keys, values, ctypes.byref(count), None)
+        code = library().c.bpf_map_update_batch(self.fd, keys, values, ctypes.byref(count), None)
         if code:
-            raise _library().refused(f"fill the map {self.name}", code)
+            raise library().refused(f"fill the map {self.name}", code)
 
     def close(self) -> None:
         """Let go of a map that was created alone; another map that it is in keeps it."""
         os.close(self.fd)
 
+    def following(self, key: bytes | None, size: int) -> bytes | None:
+        """The key of ``size`` octets after ``key``, or the first; ``None`` behind the last."""
+        found = ctypes.create_string_buffer(size)
+        return None if library().c.bpf_map_get_next_key(self.fd, key, found) else found.raw
+
     def delete(self, key: bytes) -> None:
         """Remove a key; a missing one is no error."""
-        code = _library().c.bpf_map_delete_elem(self.fd, key)
+        code = library().c.bpf_map_delete_elem(self.fd, key)
         if code and abs(code) != errno.ENOENT and ctypes.get_errno() != errno.ENOENT:
-            raise _library().refused(f"delete from the map {self.name}", code)
+            raise library().refused(f"delete from the map {self.name}", code)
 
     def lookup(self, key: bytes, size: int) -> bytes | None:
         """The value of ``size`` octets (for per-CPU maps: of all processors together)."""
         value = ctypes.create_string_buffer(size)
-        code = _library().c.bpf_map_lookup_elem(self.fd, key, value)
+        code = library().c.bpf_map_lookup_elem(self.fd, key, value)
         return None if code else value.raw
 
     def keys(self, size: int) -> list[bytes]:
@@ -197,7 +179,7 @@ class Map:
         found: list[bytes] = []
         following = ctypes.create_string_buffer(size)
         before: bytes | None = None
-        while not _library().c.bpf_map_get_next_key(self.fd, before, following):
+        while not library().c.bpf_map_get_next_key(self.fd, before, following):
             before = following.raw
             found.append(before)
         return found
@@ -221,48 +203,10 @@ class Program:
             data_size_out=len(out),
             repeat=repeat,
         )
-        code = _library().c.bpf_prog_test_run_opts(self.fd, ctypes.byref(run))
+        code = library().c.bpf_prog_test_run_opts(self.fd, ctypes.byref(run))
         if code:
-            raise _library().refused(f"run the program {self.name} on a packet", code)
+            raise library().refused(f"run the program {self.name} on a packet", code)
         return run.retval, out.raw[: run.data_size_out], run.duration
-
-
-class Classifier:
-    """A program attached to the ingress of an interface. ``detach`` may be called again."""
-
-    HANDLE = 1
-    PRIORITY = 1
-
-    def __init__(self, ifindex: int, interface: str) -> None:
-        self._ifindex = ifindex
-        self._interface = interface
-
-    def _hook(self) -> _TcHook:
-        return _TcHook(size=ctypes.sizeof(_TcHook), ifindex=self._ifindex, attach_point=_INGRESS)
-
-    def attach(self, program: Program) -> None:
-        """:raises SystemRefused: the kernel would not."""
-        hook = self._hook()
-        code = _library().c.bpf_tc_hook_create(ctypes.byref(hook))
-        if code and abs(code) != errno.EEXIST:
-            raise _library().refused(f"prepare {self._interface} for a classifier", code)
-        options = _TcOptions(
-            size=ctypes.sizeof(_TcOptions),
-            prog_fd=program.fd,
-            flags=_REPLACE,
-            handle=self.HANDLE,
-            priority=self.PRIORITY,
-        )
-        code = _library().c.bpf_tc_attach(ctypes.byref(hook), ctypes.byref(options))
-        if code:
-            raise _library().refused(f"attach the classifier to {self._interface}", code)
-
-    def detach(self) -> None:
-        """Take ours away; what others attached stays."""
-        hook = self._hook()
-        options = _TcOptions(size=ctypes.sizeof(_TcOptions), handle=self.HANDLE, priority=self.PRIORITY)
-        _library().c.bpf_tc_detach(ctypes.byref(hook), ctypes.byref(options))
-        _library().said.clear()
 
 
 class ObjectFile:
@@ -273,9 +217,9 @@ class ObjectFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._object: int | None = _library().c.bpf_object__open_file(os.fsencode(path), None)
+        self._object: int | None = library().c.bpf_object__open_file(os.fsencode(path), None)
         if not self._object:
-            raise _library().refused(f"open the packet program {path}", ctypes.get_errno())
+            raise library().refused(f"open the packet program {path}", ctypes.get_errno())
 
     def _found(self, what: str, find: Callable[..., int | None], name: str) -> int:
         handle = find(self._object, name.encode())
@@ -285,29 +229,34 @@ class ObjectFile:
 
     def use_inner(self, name: str, template: Map) -> None:
         """What is put into a map of maps will be like ``template``; before loading."""
-        handle = self._found("map", _library().c.bpf_object__find_map_by_name, name)
-        code = _library().c.bpf_map__set_inner_map_fd(handle, template.fd)
+        handle = self._found("map", library().c.bpf_object__find_map_by_name, name)
+        code = library().c.bpf_map__set_inner_map_fd(handle, template.fd)
         if code:
-            raise _library().refused(f"prepare the map {name}", code)
+            raise library().refused(f"prepare the map {name}", code)
+
+    def leave_out(self, name: str) -> None:
+        """Do not load a program; before loading."""
+        handle = self._found("program", library().c.bpf_object__find_program_by_name, name)
+        library().c.bpf_program__set_autoload(handle, False)
 
     def load(self) -> None:
         """:raises SystemRefused: the verifier or the kernel said no."""
-        code = _library().c.bpf_object__load(self._object)
+        code = library().c.bpf_object__load(self._object)
         if code:
-            raise _library().refused(f"load the packet program {self._path.name}", code)
+            raise library().refused(f"load the packet program {self._path.name}", code)
 
     def map(self, name: str) -> Map:
         """A map of the loaded object."""
-        handle = self._found("map", _library().c.bpf_object__find_map_by_name, name)
-        return Map(_library().c.bpf_map__fd(handle), name)
+        handle = self._found("map", library().c.bpf_object__find_map_by_name, name)
+        return Map(library().c.bpf_map__fd(handle), name)
 
     def program(self, name: str) -> Program:
         """A program of the loaded object."""
-        handle = self._found("program", _library().c.bpf_object__find_program_by_name, name)
-        return Program(_library().c.bpf_program__fd(handle), name)
+        handle = self._found("program", library().c.bpf_object__find_program_by_name, name)
+        return Program(library().c.bpf_program__fd(handle), name)
 
     def close(self) -> None:
         """Free it; what is attached stays attached. Idempotent."""
         if self._object:
-            _library().c.bpf_object__close(self._object)
+            library().c.bpf_object__close(self._object)
             self._object = None

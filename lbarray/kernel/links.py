@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
+import socket
+import struct
 from pathlib import Path
 
 import attrs
 
 from lbarray.errors import SystemRefused
 
-__all__ = ["Link", "link"]
+__all__ = ["Link", "driver_of", "link"]
 
 SYS_NET = Path("/sys/class/net")
 
@@ -47,3 +51,15 @@ def link(name: str, root: Path = SYS_NET) -> Link:
     except OSError:  # reading the carrier of an interface that is down is refused
         carrier = False
     return Link(name, index, mac, mtu, carrier)
+
+
+def driver_of(name: str) -> str:
+    """The driver of an interface as ``ethtool -i`` names it; empty where it has none, or is not there."""
+    info = array.array("B", struct.pack("=I", 0x00000003) + bytes(192))  # ETHTOOL_GDRVINFO, struct ethtool_drvinfo
+    request = struct.pack("16sP", name.encode()[:15], info.buffer_info()[0])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        try:
+            fcntl.ioctl(any_socket, 0x8946, request)  # SIOCETHTOOL
+        except OSError:
+            return ""
+    return info.tobytes()[4:36].rstrip(b"\0").decode(errors="replace")

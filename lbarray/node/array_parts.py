@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
 from ipaddress import IPv4Address
@@ -10,7 +9,6 @@ from typing import Any
 
 import attrs
 
-from lbarray.bpf.build import object_path
 from lbarray.config.model import Config
 from lbarray.errors import SystemRefused
 from lbarray.failover.service import FailoverService
@@ -18,13 +16,13 @@ from lbarray.kernel.journal import Journal
 from lbarray.kernel.listening import accept_queue
 from lbarray.membership.datagram import DatagramCodec
 from lbarray.membership.service import MembershipService
-from lbarray.scheduler.bpf_plane import BpfPlane
+from lbarray.node.plane import make_plane
 from lbarray.scheduler.feedback import FeedbackService
 from lbarray.scheduler.service import SchedulerService
 from lbarray.scheduler.table import RowTable
 from lbarray.scheduler.weights import Share
 from lbarray.telemetry.counters import Counters
-from lbarray.values import Load, NodeReport, PlaneService
+from lbarray.values import Load, NodeReport
 
 __all__ = ["make_failover", "make_feedback", "make_membership", "make_scheduler"]
 
@@ -99,21 +97,14 @@ def make_scheduler(
     """The table and the plane that holds it."""
     index = {name: place for place, name in enumerate(config.array.nodes)}
     table = RowTable(index, config.scheduler.table_size)
-    seed = int.from_bytes(hashlib.sha256(b"lbarray flows " + secret.strip()).digest()[:4], "big")
-    plane = BpfPlane(
-        interface=config.interface_of(config.array.nodes[node_name]),
-        table_size=table.size,
-        seed=seed,
-        journal=journal,
-        object_path=object_path,
-    )
+    plane = make_plane(config=config, node_name=node_name, secret=secret, journal=journal)
     return SchedulerService(
         clock=reactor,
         node_name=node_name,
         plane=plane,
         members=members,
         index=index,
-        services=[PlaneService(config.service_id(name), config.hash_by(name)) for name in config.services],
+        services=[config.plane_service(name) for name in config.services],
         table=table,
         counters=counters,
     )

@@ -127,4 +127,4 @@ class Configuring:
 
 def plane_services(config: Config) -> list[PlaneService]:
     """The services as the forwarding plane knows them."""
-    return [PlaneService(config.service_id(name), config.hash_by(name)) for name in config.services]
+    return [config.plane_service(name) for name in config.services]

@@ -7,7 +7,7 @@ from lbarray.config.problems import nearest
 from lbarray.errors import BadConfig, Problem
 from lbarray.kernel.addresses import undoers as address_undoers
 from lbarray.kernel.journal import Journal
-from lbarray.scheduler.bpf_plane import detach_classifier
+from lbarray.scheduler.bpf_plane import undoers as plane_undoers
 
 __all__ = ["journal_of", "node_name"]
 
@@ -32,5 +32,5 @@ def journal_of(config: Config, name: str) -> Journal:
 
     :raises SystemRefused: the file is there and of no use.
     """
-    undoers = {**address_undoers(), "classifier": detach_classifier}
+    undoers = {**address_undoers(), **plane_undoers()}
     return Journal(config.array.state_dir / f"journal-{name}.json", undoers)

@@ -4,39 +4,68 @@ from __future__ import annotations
 
 import enum
 import struct
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv6Address
 
-from lbarray.values import Address, ServiceId
+from lbarray.values import Address, HashBy, PlaneService, ServiceId
 
 __all__ = [
     "CONFIG",
+    "FATE",
+    "FLOW",
+    "FRAGMENT",
+    "GUE_PORT",
+    "GUE_PRIVATE",
+    "MARK_ONCE",
+    "MARK_TWICE",
+    "MAX_FLOWS",
+    "MAX_FRAGMENTS",
     "MAX_ROWS",
+    "MAX_SERVICES",
+    "MAX_VIPS",
     "MAX_WORKERS",
+    "NOBODY",
+    "PROTOCOLS",
     "ROW",
     "SERVICE",
     "SERVICE_KEY",
+    "SHARE",
     "TALLY",
     "U32",
     "WORKER",
     "Verdict",
     "WorkerFlag",
+    "client_mask",
     "mapped",
     "pack_service_key",
+    "unmapped",
 ]
 
 MAX_WORKERS = 256
-MAX_SERVICES = 256
-MAX_ROWS = 131071
+MAX_SERVICES = 64
+MAX_VIPS = 64
+MAX_ROWS = 655373
+MAX_FLOWS = 262144
+MAX_FRAGMENTS = 4096
+NOBODY = 0xFFFF
+MARK_ONCE = 0x88B5
+MARK_TWICE = 0x88B6
+GUE_PORT = 6080
+GUE_PRIVATE = 0x4C42
 
 U32 = struct.Struct("=I")
-CONFIG = struct.Struct("=III6sH")
+CONFIG = struct.Struct("=16sQ6s2x16sIIHHI")
 SERVICE_KEY = struct.Struct("=16s2sBB")
-SERVICE = struct.Struct("=II")
+SERVICE = struct.Struct("=BBB5x16s")
 ROW = struct.Struct("=HHHH")
-WORKER = struct.Struct("=6sBB")
+WORKER = struct.Struct("=6sBB16s")
+FLOW = struct.Struct("=16s20s2s2x")
+FRAGMENT = struct.Struct("=16s16s4sB3x")
+FATE = struct.Struct("=HBB")
 TALLY = struct.Struct("=QQ")
+SHARE = struct.Struct("=QQQQQ")
 
 PROTOCOLS = {"tcp": 6, "udp": 17}
+_MAPPED = b"\0" * 10 + b"\xff\xff"
 
 
 class WorkerFlag(enum.IntFlag):
@@ -44,29 +73,65 @@ class WorkerFlag(enum.IntFlag):
 
     KNOWN = 1
     LOCAL = 2
+    IPIP = 4
+    GUE = 8
 
 
 class Verdict(enum.IntEnum):
-    """What became of a packet, and why."""
+    """What became of a packet, and why. Only packets to VIPs are ever dropped.
+
+    ``FORWARDED`` to the worker of its row, ``PASSED_ON`` to a former one (second chance), ``PASSED_LOCAL``: this node
+    is the worker, ``PASSED_DELIVERED``: another node scheduled it to this one, ``PASSED_AGAIN``: seen before.
+    """
 
     FORWARDED = 0
-    PASSED_LOCAL = 1
-    PASSED_INACTIVE = 2
-    PASSED_NOT_IP = 3
-    PASSED_NOT_TCP = 4
-    PASSED_NO_SERVICE = 5
-    PASSED_FRAGMENT = 6
-    PASSED_NO_WORKER = 7
-    PASSED_TRUNCATED = 8
+    PASSED_ON = 1
+    PASSED_LOCAL = 2
+    PASSED_DELIVERED = 3
+    PASSED_AGAIN = 4
+    PASSED_INACTIVE = 5
+    PASSED_NOT_IP = 6
+    PASSED_OTHER_PROTOCOL = 7
+    PASSED_NO_SERVICE = 8
+    PASSED_NO_WORKER = 9
+    DROPPED_TRUNCATED = 10
+    DROPPED_BAD_IP = 11
+    DROPPED_BAD_TCP = 12
+    DROPPED_LONE_FRAGMENT = 13
+    DROPPED_STRANGE_TUNNEL = 14
+    DROPPED_TOO_BIG = 15
+
+    @property
+    def leaves(self) -> bool:
+        """The packet goes out again."""
+        return self <= Verdict.PASSED_ON
+
+    @property
+    def drops(self) -> bool:
+        """The packet goes nowhere."""
+        return self >= Verdict.DROPPED_TRUNCATED
 
 
 def mapped(address: Address) -> bytes:
     """Sixteen octets: IPv6, or IPv4 mapped into it (RFC 4291 §2.5.5.2)."""
     if isinstance(address, IPv6Address):
         return address.packed
-    return b"\0" * 10 + b"\xff\xff" + address.packed
+    return _MAPPED + address.packed
+
+
+def unmapped(octets: bytes) -> Address:
+    """The address of :func:`mapped` octets."""
+    return IPv4Address(octets[12:]) if octets[:12] == _MAPPED else IPv6Address(octets)
 
 
 def pack_service_key(service: ServiceId) -> bytes:
     """The key of the map ``services``."""
     return SERVICE_KEY.pack(mapped(service.address), service.port.to_bytes(2, "big"), PROTOCOLS[service.protocol], 0)
+
+
+def client_mask(service: PlaneService) -> bytes:
+    """Sixteen octets: the bits of a :func:`mapped` client address that choose a row when hashing by client."""
+    bits = 128
+    if service.hash_by is HashBy.CLIENT:
+        bits = 96 + service.prefix4 if service.id.address.version == 4 else service.prefix6
+    return (((1 << bits) - 1) << (128 - bits)).to_bytes(16, "big")

@@ -1,107 +1,159 @@
-"""The forwarding plane in eBPF, as a tc classifier."""
+"""The forwarding plane in eBPF: as XDP in the driver, as generic XDP, or as a tc classifier."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from zope.interface import implementer
 
 from lbarray.errors import SystemRefused
 from lbarray.interfaces import IForwardingPlane
+from lbarray.kernel.attachments import Classifier, Xdp
 from lbarray.kernel.journal import Journal, Undo
-from lbarray.kernel.libbpf import Classifier, Map, ObjectFile, Program, possible_cpus
+from lbarray.kernel.libbpf import Map, ObjectFile, Program, possible_cpus
 from lbarray.kernel.links import link
 from lbarray.scheduler.abi import (
     CONFIG,
+    FLOW,
+    MAX_SERVICES,
     MAX_WORKERS,
+    NOBODY,
+    PROTOCOLS,
     ROW,
     SERVICE,
+    SERVICE_KEY,
+    SHARE,
     TALLY,
     U32,
     WORKER,
     Verdict,
     WorkerFlag,
+    client_mask,
+    mapped,
     pack_service_key,
+    unmapped,
 )
-from lbarray.values import Address, PlaneCounters, PlaneService, WorkerTarget
+from lbarray.values import Address, PlaneCounters, PlaneFlow, PlaneService, ServiceId, Share, WorkerTarget
 
-__all__ = ["BpfPlane", "detach_classifier"]
+__all__ = ["MODES", "BpfPlane", "undoers"]
+
+#: How a program is attached, and the program's name in the object.
+MODES = {"xdp": "schedule_xdp", "xdp-generic": "schedule_xdp", "tc": "schedule_tc"}
 
 
-def detach_classifier(interface: str) -> None:
-    """Take away the classifier that a killed node left; nothing happens when there is none."""
+def _attachment(interface: str, mode: str) -> Xdp | Classifier:
+    index = link(interface).index
+    return Classifier(index, interface) if mode == "tc" else Xdp(index, interface, generic=mode == "xdp-generic")
+
+
+def _detach(interface: str, mode: str = "tc") -> None:
     try:
-        index = link(interface).index
-    except SystemRefused:
+        attachment = _attachment(interface, mode)
+    except SystemRefused:  # an interface that is gone took its programs with it
         return
-    Classifier(index, interface).detach()
+    attachment.detach()
+
+
+def undoers() -> dict[str, Callable[..., None]]:
+    """What takes away a program that a killed node left, for a :class:`Journal`."""
+    return {"classifier": _detach, "packet-program": _detach}
 
 
 @implementer(IForwardingPlane)
 class BpfPlane:
-    """Rewrites MAC addresses in the kernel.
+    """Rewrites frames in the kernel.
 
+    :param mode: one of :data:`MODES`.
+    :param secret: of the flow hash, sixteen octets; every node of an array has the same.
+    :param self_index: this node's worker index.
     :param object_path: gives the compiled program, building it where it must.
-    :param seed: of the flow hash; every node of an array has the same.
     """
 
-    name = "bpf-tc"
-
     def __init__(
-        self, *, interface: str, table_size: int, seed: int, journal: Journal, object_path: Callable[[], Path]
+        self,
+        *,
+        interface: str,
+        mode: str,
+        table_size: int,
+        secret: bytes,
+        self_index: int,
+        journal: Journal,
+        object_path: Callable[[], Path],
     ) -> None:
+        self.name = mode
         self._interface = interface
         self._table_size = table_size
-        self._seed = seed
+        self._secret = secret
+        self._self = self_index
         self._journal = journal
         self._object_path = object_path
+        self._undo = Undo("packet-program", (interface, mode))
         self._object: ObjectFile | None = None
-        self._classifier: Classifier | None = None
+        self._maps: dict[str, Map] = {}
+        self._attachment: Xdp | Classifier | None = None
         self._active: frozenset[Address] = frozenset()
         self._services: tuple[PlaneService, ...] = ()
-        self._workers: set[int] = set()
+        self._slots: dict[ServiceId, int] = {}
+        self._used: set[int] = set()
+        self._workers: dict[int, WorkerTarget] = {}
 
     def attach(self) -> None:
         place = link(self._interface)
         self._object = ObjectFile(self._object_path())
         try:
+            for program in set(MODES.values()) - {MODES[self.name]}:
+                self._object.leave_out(program)
             template = self._new_table()
             try:
                 self._object.use_inner("tables", template)
                 self._object.load()
             finally:
                 template.close()
-            self._write_config(place.index, place.mac)
-            # Recorded first: a classifier that nobody remembers would go on for ever.
-            self._journal.record(Undo("classifier", (self._interface,)))
-            self._classifier = Classifier(place.index, self._interface)
-            self._classifier.attach(self.program)
+            self.apply(ROW.pack(NOBODY, NOBODY, NOBODY, 0) * self._table_size)
+            self._write_config(place.index, place.mac, place.mtu)
+            attachment = _attachment(self._interface, self.name)
+            # Recorded first: a program that nobody remembers would go on for ever.
+            self._journal.record(self._undo)
+            self._attachment = attachment
+            attachment.attach(self.program)
         except SystemRefused:
+            # What was attached there before is not ours to take away.
+            if self._attachment is not None:
+                self._attachment = None
+                self._journal.forget(self._undo)
             self.detach()
             raise
 
     @property
     def program(self) -> Program:
-        """The classifier, loaded."""
+        """The packet program, loaded."""
         assert self._object is not None
-        return self._object.program("schedule")
+        return self._object.program(MODES[self.name])
 
     def detach(self) -> None:
-        if self._classifier is not None:
-            self._classifier.detach()
-            self._classifier = None
-            self._journal.undo(Undo("classifier", (self._interface,)))
+        if self._attachment is not None:
+            self._attachment.detach()
+            self._attachment = None
+            self._journal.undo(self._undo)
         if self._object is not None:
             self._object.close()
             self._object = None
+            self._maps.clear()
+            self._used.clear()
 
     def _map(self, name: str) -> Map:
-        assert self._object is not None
-        return self._object.map(name)
+        if name not in self._maps:
+            assert self._object is not None
+            self._maps[name] = self._object.map(name)
+        return self._maps[name]
 
-    def _write_config(self, index: int, mac: bytes) -> None:
-        value = CONFIG.pack(index, self._table_size, self._seed, mac, 0)
+    def _write_config(self, index: int, mac: bytes, mtu: int) -> None:
+        bits = 0
+        for worker in self._workers.values():
+            if worker.mac and not worker.local:
+                bits |= 1 << (worker.mac[5] & 63)
+        value = CONFIG.pack(self._secret, bits, mac, bytes(16), index, self._table_size, self._self, 0, mtu)
         self._map("configs").update(U32.pack(0), value)
 
     def set_active(self, vips: Collection[Address]) -> None:
@@ -109,28 +161,52 @@ class BpfPlane:
         self.set_services(self._services)
 
     def set_services(self, services: Sequence[PlaneService]) -> None:
-        held = self._map("services")
+        slots = self._slots_for([service.id for service in services])
         wanted = {
-            pack_service_key(service.id): SERVICE.pack(service.hash_by, service.id.address in self._active)
-            for service in services
+            pack_service_key(each.id): SERVICE.pack(
+                each.hash_by, each.id.address in self._active, slots[each.id], client_mask(each)
+            )
+            for each in services
         }
-        for key, value in wanted.items():
-            held.update(key, value)
-        for key in {pack_service_key(service.id) for service in self._services} - set(wanted):
-            held.delete(key)
+        vips = {mapped(each.id.address): U32.pack(each.id.address in self._active) for each in services}
+        _replace(self._map("services"), wanted, {pack_service_key(each.id) for each in self._services})
+        _replace(self._map("vips"), vips, {mapped(each.id.address) for each in self._services})
         self._services = tuple(services)
+        self._slots = slots
+
+    def _slots_for(self, services: Sequence[ServiceId]) -> dict[ServiceId, int]:
+        """A place among the shares for each service; a new one begins with nothing counted.
+
+        :raises SystemRefused: there are more services than places.
+        """
+        slots = {service: self._slots[service] for service in services if service in self._slots}
+        free = iter(sorted(set(range(MAX_SERVICES)) - set(slots.values())))
+        for service in services:
+            if service in slots:
+                continue
+            slot = next(free, None)
+            if slot is None:
+                raise SystemRefused("schedule the services", detail=f"more than {MAX_SERVICES} of them")
+            slots[service] = slot
+            if slot in self._used:
+                nothing = bytes(SHARE.size * possible_cpus())
+                for index in range(MAX_WORKERS):
+                    self._map("shares").update(U32.pack(slot * MAX_WORKERS + index), nothing)
+            self._used.add(slot)
+        return slots
 
     def set_workers(self, workers: Sequence[WorkerTarget]) -> None:
+        before = self._workers
+        self._workers = {worker.index: worker for worker in workers}
+        known = {U32.pack(worker.index): _pack_worker(worker) for worker in workers}
         held = self._map("workers")
-        wanted = {worker.index: worker for worker in workers}
-        for index, worker in wanted.items():
-            flags = WorkerFlag.LOCAL if worker.local else WorkerFlag(0)
-            if worker.local or len(worker.mac) == 6:
-                flags |= WorkerFlag.KNOWN
-            held.update(U32.pack(index), WORKER.pack(worker.mac.ljust(6, b"\0"), flags, 0))
-        for index in self._workers - set(wanted):
+        for key, value in known.items():
+            held.update(key, value)
+        for index in set(before) - set(self._workers):
             held.update(U32.pack(index), bytes(WORKER.size))
-        self._workers = set(wanted)
+        _replace(self._map("peers"), _peers(self._workers), set(_peers(before)))
+        place = link(self._interface)
+        self._write_config(place.index, place.mac, place.mtu)
 
     def apply(self, rows: bytes) -> None:
         if len(rows) != self._table_size * ROW.size:
@@ -151,11 +227,65 @@ class BpfPlane:
         octets: dict[str, int] = {}
         for verdict in Verdict:
             name = verdict.name.lower()
-            packets[name], octets[name] = self._tally("verdicts", verdict)
-        shares = {index: self._tally("shares", index) for index in sorted(self._workers) if index < MAX_WORKERS}
+            packets[name], octets[name] = self._tally(verdict)
+        shares = {service: self._shares(slot) for service, slot in self._slots.items()}
+        for workers in shares.values():
+            for index, share in workers.items():
+                local = index in self._workers and self._workers[index].local
+                name = (Verdict.PASSED_LOCAL if local else Verdict.FORWARDED).name.lower()
+                packets[name] += share.packets
+                octets[name] += share.octets
         return PlaneCounters(packets, octets, shares)
 
-    def _tally(self, name: str, key: int) -> tuple[int, int]:
-        raw = self._map(name).lookup(U32.pack(key), TALLY.size * possible_cpus()) or b""
+    def _tally(self, verdict: int) -> tuple[int, int]:
+        raw = self._map("verdicts").lookup(U32.pack(verdict), TALLY.size * possible_cpus()) or b""
         counted = list(TALLY.iter_unpack(raw))
         return sum(packets for packets, _ in counted), sum(octets for _, octets in counted)
+
+    def _shares(self, slot: int) -> dict[int, Share]:
+        shares: dict[int, Share] = {}
+        for index in self._workers:
+            key = U32.pack(slot * MAX_WORKERS + index)
+            raw = self._map("shares").lookup(key, SHARE.size * possible_cpus()) or b""
+            share = Share(*(sum(column) for column in zip(*SHARE.iter_unpack(raw), strict=True)))
+            if share != Share():
+                shares[index] = share
+        return shares
+
+    def flows(self, limit: int) -> Sequence[PlaneFlow]:
+        held = self._map("flows")
+        found: list[PlaneFlow] = []
+        key: bytes | None = None
+        names = {number: name for name, number in PROTOCOLS.items()}
+        while len(found) < limit and (key := held.following(key, FLOW.size)) is not None:
+            value = held.lookup(key, U32.size)
+            if value is not None:
+                source, to, port = FLOW.unpack(key)
+                vip, vip_port, protocol, _ = SERVICE_KEY.unpack(to)
+                service = ServiceId(unmapped(vip), int.from_bytes(vip_port, "big"), names[protocol])
+                client_port = int.from_bytes(port, "big")
+                found.append(PlaneFlow(service, unmapped(source), client_port, U32.unpack(value)[0]))
+        return found
+
+
+def _replace(held: Map, wanted: Mapping[bytes, bytes], before: set[bytes]) -> None:
+    for key, value in wanted.items():
+        held.update(key, value)
+    for key in before - set(wanted):
+        held.delete(key)
+
+
+def _pack_worker(worker: WorkerTarget) -> bytes:
+    flags = WorkerFlag.LOCAL if worker.local else WorkerFlag(0)
+    if worker.local or len(worker.mac) == 6:
+        flags |= WorkerFlag.KNOWN
+    return WORKER.pack(worker.mac, flags, 0, mapped(worker.address))
+
+
+def _peers(workers: Mapping[int, WorkerTarget]) -> dict[bytes, bytes]:
+    """The map ``peers`` for these workers."""
+    return {
+        worker.mac + b"\0\0": U32.pack(worker.index)
+        for worker in workers.values()
+        if len(worker.mac) == 6 and not worker.local
+    }

@@ -1,105 +1,235 @@
-"""The packet decision of ``bpf/scheduler.bpf.c``, in Python: what the program is tested against."""
+"""The packet decision in Python: the oracle of the eBPF program's tests, and the brain of the AF_PACKET plane."""
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Mapping
-from ipaddress import IPv4Address, IPv6Address
+from collections.abc import Callable, Collection, Sequence
+from typing import TypeVar
 
 import attrs
 
-from lbarray.scheduler.abi import Verdict, mapped
-from lbarray.values import Address, HashBy, ServiceId, WorkerTarget
+from lbarray.scheduler.abi import (
+    MARK_ONCE,
+    MARK_TWICE,
+    MAX_FLOWS,
+    MAX_FRAGMENTS,
+    NOBODY,
+    PROTOCOLS,
+    ROW,
+    Verdict,
+    client_mask,
+    mapped,
+)
+from lbarray.scheduler.headers import Kind, Packet, Refused, parse
+from lbarray.scheduler.siphash import siphash13
+from lbarray.values import Address, HashBy, PlaneService, ServiceId, WorkerTarget
 
-__all__ = ["Decision", "decide", "hash_flow"]
+__all__ = ["Decision", "PacketDecision", "hash_client"]
 
-_MASK = 0xFFFFFFFF
-
-
-def _mix(hash_: int, word: int) -> int:
-    word = word * 0xCC9E2D51 & _MASK
-    word = (word << 15 | word >> 17) & _MASK
-    word = word * 0x1B873593 & _MASK
-    hash_ ^= word
-    hash_ = (hash_ << 13 | hash_ >> 19) & _MASK
-    return (hash_ * 5 + 0xE6546B64) & _MASK
+_TCP = 6
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
-def hash_flow(source: bytes, source_port: int, port: int, hash_by: HashBy, seed: int) -> int:
-    """The hash of a flow, 32 bits (MurmurHash3's steps). ``source`` is sixteen octets."""
-    value = seed
-    for word in struct.unpack("!4I", source):
-        value = _mix(value, word)
-    if hash_by is HashBy.CONNECTION:
-        value = _mix(value, source_port << 16 | port)
-    value ^= value >> 16
-    value = value * 0x85EBCA6B & _MASK
-    value ^= value >> 13
-    value = value * 0xC2B2AE35 & _MASK
-    return value ^ value >> 16
+def hash_client(secret: bytes, source: bytes, source_port: bytes, hash_by: HashBy, mask: bytes) -> int:
+    """The hash of a flow, 64 bits.
+
+    :param source: the client's address, sixteen octets, :func:`lbarray.scheduler.abi.mapped`.
+    :param source_port: two octets in network order; :param secret: sixteen octets that the array shares.
+    """
+    if hash_by is HashBy.CLIENT:
+        source, source_port = bytes(octet & bits for octet, bits in zip(source, mask, strict=True)), b""
+    short = source[:12] == b"\0" * 10 + b"\xff\xff"
+    return siphash13(secret, (source[12:] if short else source) + source_port)
 
 
 @attrs.frozen
 class Decision:
-    """What becomes of a frame. ``frame`` is what leaves, where it is forwarded."""
+    """What becomes of a frame.
+
+    :ivar worker: index of whom it is for; :ivar frame: what leaves, or is handed up, instead of it; empty for the
+        frame as it came.
+    :ivar service: what it is for, where that is known.
+    """
 
     verdict: Verdict
     worker: int | None = None
     frame: bytes = b""
+    service: ServiceId | None = None
+    begins_connection: bool = False
+    cached: bool = False
 
 
 @attrs.frozen
-class View:
-    """What the program's maps hold."""
-
-    active: frozenset[Address]
-    mac: bytes
-    seed: int
-    table_size: int
-    services: Mapping[ServiceId, HashBy]
-    rows: Mapping[int, int]
-    workers: Mapping[int, WorkerTarget]
+class _Service:
+    service: PlaneService
+    mask: bytes
 
 
-def decide(frame: bytes, view: View) -> Decision:
-    """The same decision as the program's, for an Ethernet frame."""
-    if len(frame) < 14:
-        return Decision(Verdict.PASSED_TRUNCATED)
-    packet = frame[14:]
-    source: Address
-    vip: Address
-    if frame[12:14] == b"\x08\x00":
-        if len(packet) < 20 or (packet[0] & 0x0F) < 5:
-            return Decision(Verdict.PASSED_TRUNCATED)
-        if packet[9] != 6:
-            return Decision(Verdict.PASSED_NOT_TCP)
-        if struct.unpack_from("!H", packet, 6)[0] & 0x3FFF:
-            return Decision(Verdict.PASSED_FRAGMENT)
-        source, vip = IPv4Address(packet[12:16]), IPv4Address(packet[16:20])
-        segment = packet[(packet[0] & 0x0F) * 4 :]
-    elif frame[12:14] == b"\x86\xdd":
-        if len(packet) < 40:
-            return Decision(Verdict.PASSED_TRUNCATED)
-        if packet[6] == 44:
-            return Decision(Verdict.PASSED_FRAGMENT)
-        if packet[6] != 6:
-            return Decision(Verdict.PASSED_NOT_TCP)
-        source, vip = IPv6Address(packet[8:24]), IPv6Address(packet[24:40])
-        segment = packet[40:]
-    else:
-        return Decision(Verdict.PASSED_NOT_IP)
-    if len(segment) < 20:
-        return Decision(Verdict.PASSED_TRUNCATED)
-    source_port, port = struct.unpack_from("!HH", segment)
-    hash_by = view.services.get(ServiceId(vip, port))
-    if hash_by is None:
-        return Decision(Verdict.PASSED_NO_SERVICE)
-    if vip not in view.active:
-        return Decision(Verdict.PASSED_INACTIVE)
-    value = hash_flow(mapped(source), source_port, port, hash_by, view.seed)
-    worker = view.workers.get(view.rows.get(value % view.table_size, -1)) if view.table_size else None
-    if worker is None:
-        return Decision(Verdict.PASSED_NO_WORKER)
-    if worker.local:
-        return Decision(Verdict.PASSED_LOCAL, worker.index)
-    return Decision(Verdict.FORWARDED, worker.index, worker.mac + view.mac + frame[12:])
+class PacketDecision:
+    """What the packet program's maps hold, and what it makes of a frame.
+
+    :param mac: this node's, six octets; :param self_index: its worker index.
+    :param secret: of the flow hash, sixteen octets.
+    :param held: whether this machine holds the connection of a packet.
+    """
+
+    def __init__(
+        self,
+        *,
+        mac: bytes,
+        secret: bytes,
+        table_size: int,
+        self_index: int,
+        held: Callable[[Packet], bool] = lambda packet: False,
+    ) -> None:
+        self.active: frozenset[Address] = frozenset()
+        self._mac = mac
+        self._secret = secret
+        self._table_size = table_size
+        self._self = self_index
+        self._held = held
+        self._services: dict[tuple[bytes, bytes, int], _Service] = {}
+        self._vips: dict[bytes, bool] = {}
+        self._workers: dict[int, WorkerTarget] = {}
+        self._peers: dict[bytes, int] = {}
+        self._rows = ROW.pack(NOBODY, NOBODY, NOBODY, 0) * table_size
+        self._flows: dict[tuple[bytes, bytes, bytes, bytes, int], int] = {}
+        self._fragments: dict[tuple[bytes, bytes, tuple[bytes, int]], Decision] = {}
+
+    # What the plane is told
+
+    def set_active(self, vips: Collection[Address]) -> None:
+        """As :meth:`lbarray.interfaces.IForwardingPlane.set_active`."""
+        self.active = frozenset(vips)
+        self.set_services([each.service for each in self._services.values()])
+
+    def set_services(self, services: Sequence[PlaneService]) -> None:
+        """As :meth:`lbarray.interfaces.IForwardingPlane.set_services`."""
+        self._services = {
+            (mapped(each.id.address), each.id.port.to_bytes(2, "big"), PROTOCOLS[each.id.protocol]): _Service(
+                each, client_mask(each)
+            )
+            for each in services
+        }
+        self._vips = {mapped(each.id.address): each.id.address in self.active for each in services}
+
+    def set_workers(self, workers: Sequence[WorkerTarget]) -> None:
+        """As :meth:`lbarray.interfaces.IForwardingPlane.set_workers`."""
+        self._workers = {each.index: each for each in workers if each.local or len(each.mac) == 6}
+        self._peers = {each.mac: each.index for each in self._workers.values() if not each.local}
+
+    def apply(self, rows: bytes) -> None:
+        """As :meth:`lbarray.interfaces.IForwardingPlane.apply`."""
+        if len(rows) != self._table_size * ROW.size:
+            raise ValueError(f"{len(rows)} octets for a table of {self._table_size} rows")
+        self._rows = rows
+
+    # What it decides
+
+    def decide(self, frame: bytes) -> Decision:
+        """What becomes of an Ethernet frame."""
+        try:
+            packet = parse(frame, self._mac, self._peers)
+        except Refused as refused:
+            packet, decision = refused.packet, Decision(self._refuse(refused.verdict, refused.packet))
+            return attrs.evolve(decision, frame=self._frame(frame, packet, decision))
+        decision = self._follow(packet) if packet.kind == Kind.LATER_FRAGMENT else self._decide(packet)
+        if packet.is_first and decision.verdict <= Verdict.PASSED_LOCAL:
+            _remember(self._fragments, self._fragment_of(packet), decision, MAX_FRAGMENTS)
+        return attrs.evolve(decision, frame=self._frame(frame, packet, decision))
+
+    def _refuse(self, verdict: Verdict, packet: Packet) -> Verdict:
+        """Only what is for a VIP of ours, or was scheduled to us, may be dropped."""
+        if not verdict.drops:
+            return verdict
+        active = self._vips.get(packet.vip)
+        if active is None:
+            return Verdict.PASSED_NO_SERVICE
+        return verdict if active or packet.hop else Verdict.PASSED_INACTIVE
+
+    def _decide(self, packet: Packet) -> Decision:
+        found = self._services.get((packet.vip, packet.port, packet.protocol))
+        if found is None:
+            return Decision(Verdict.PASSED_NO_SERVICE)
+        service = found.service
+        if not packet.hop and service.id.address not in self.active:
+            return Decision(Verdict.PASSED_INACTIVE)
+        value = hash_client(self._secret, packet.source, packet.source_port, service.hash_by, found.mask)
+        row = ROW.unpack_from(self._rows, (value >> 32) * self._table_size // 2**32 * ROW.size)[:3]
+        if packet.hop:
+            verdict, worker = Verdict.PASSED_DELIVERED, None
+            if row[1] != NOBODY or row[0] != self._self:
+                verdict, worker = self._second_chance(packet, row, verdict, None)
+            return Decision(verdict, worker, service=service.id)
+        return self._schedule(packet, row, service.id)
+
+    def _schedule(self, packet: Packet, row: tuple[int, ...], service: ServiceId) -> Decision:
+        flow = (packet.source, packet.vip, packet.source_port, packet.port, packet.protocol)
+        index, begins, cached = row[0], packet.begins_connection, False
+        if begins:
+            _remember(self._flows, flow, index, MAX_FLOWS)
+        elif row[1] != NOBODY and self._flows.get(flow) in self._workers:
+            index, cached = self._flows[flow], True
+            _remember(self._flows, flow, index, MAX_FLOWS)
+        target = self._workers.get(index)
+        if target is None:
+            return Decision(Verdict.PASSED_NO_WORKER, service=service)
+        verdict, worker = Verdict.FORWARDED, index
+        if target.local:
+            verdict = Verdict.PASSED_LOCAL
+            if not cached:
+                verdict, chosen = self._second_chance(packet, row, verdict, index)
+                worker = index if chosen is None else chosen
+        return Decision(verdict, worker, service=service, begins_connection=begins, cached=cached)
+
+    def _second_chance(
+        self, packet: Packet, row: tuple[int, ...], deliver: Verdict, worker: int | None
+    ) -> tuple[Verdict, int | None]:
+        if packet.protocol != _TCP or packet.begins_connection or packet.hop == 3:
+            return deliver, worker
+        previous = self._workers.get(self._previous_owner(row, packet.hop))
+        if previous is None or previous.local or self._held(packet):
+            return deliver, worker
+        return Verdict.PASSED_ON, previous.index
+
+    def _previous_owner(self, row: tuple[int, ...], hop: int) -> int:
+        now, first, second = row
+        if now == self._self:
+            return first
+        if first == self._self:
+            return second
+        return NOBODY if second == self._self or hop >= 2 else now
+
+    def _fragment_of(self, packet: Packet) -> tuple[bytes, bytes, tuple[bytes, int]]:
+        assert packet.fragment is not None
+        return packet.source, packet.vip, packet.fragment
+
+    def _follow(self, packet: Packet) -> Decision:
+        first = self._fragments.get(self._fragment_of(packet))
+        if first is None:
+            verdict = self._refuse(Verdict.DROPPED_LONE_FRAGMENT, packet)
+            if verdict is Verdict.DROPPED_LONE_FRAGMENT and packet.hop:
+                verdict = Verdict.PASSED_DELIVERED
+            return Decision(verdict)
+        if first.worker not in self._workers:
+            return Decision(Verdict.PASSED_NO_WORKER)
+        return Decision(first.verdict, first.worker, service=first.service)
+
+    def _frame(self, frame: bytes, packet: Packet, decision: Decision) -> bytes:
+        if decision.verdict.leaves and decision.worker is not None:
+            ethertype = frame[packet.layer3 - 2 : packet.layer3]
+            if decision.verdict is Verdict.PASSED_ON:
+                ethertype = (MARK_TWICE if packet.hop >= 2 else MARK_ONCE).to_bytes(2, "big")
+            target = self._workers[decision.worker].mac + self._mac
+            return target + frame[12 : packet.layer3 - 2] + ethertype + frame[packet.layer3 :]
+        if packet.hop >= 2 and not decision.verdict.drops:
+            return frame[: packet.layer3 - 2] + packet.ethertype.to_bytes(2, "big") + frame[packet.layer3 :]
+        return b""
+
+
+def _remember(store: dict[Key, Value], key: Key, value: Value, limit: int) -> None:
+    """Keep the most recent ``limit``."""
+    store.pop(key, None)
+    store[key] = value
+    if len(store) > limit:
+        del store[next(iter(store))]

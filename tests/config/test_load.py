@@ -73,8 +73,8 @@ class ParseTests(SynchronousTestCase):
     def test_tls_hashes_by_client(self) -> None:
         """Without a word, a TLS service keeps a client on one worker and a plain one does not."""
         config = parse(ARRAY)
-        self.assertEqual(config.hash_by("https"), HashBy.CLIENT)
-        self.assertEqual(config.hash_by("http"), HashBy.CONNECTION)
+        self.assertEqual(config.plane_service("https").hash_by, HashBy.CLIENT)
+        self.assertEqual(config.plane_service("http").hash_by, HashBy.CONNECTION)
 
     def test_relative_paths_start_at_the_folder(self) -> None:
         """A file's own paths are relative to where it lies, whatever the daemon's directory."""

@@ -1,0 +1,94 @@
+/* Which worker a packet is for. */
+#ifndef LBARRAY_CHOOSE_H
+#define LBARRAY_CHOOSE_H
+
+#include "flow.h"
+#include "socket.h"
+
+static __always_inline struct row *find_row(const struct packet *packet, const struct service *service,
+					    const struct config *config)
+{
+	__u32 key = 0;
+	void *rows = bpf_map_lookup_elem(&tables, &key);
+
+	if (!rows || !config->table_size)
+		return 0;
+	/* The upper half of the hash times the number of rows: a division would cost more than all else here. */
+	key = (hash_flow(packet, service, config) >> 32) * config->table_size >> 32;
+	return bpf_map_lookup_elem(rows, &key);
+}
+
+static __always_inline struct worker *known_worker(__u32 index)
+{
+	struct worker *worker = bpf_map_lookup_elem(&workers, &index);
+
+	return worker && worker->flags & WORKER_KNOWN ? worker : 0;
+}
+
+/* Who had the row before this worker did, as far as the row remembers. */
+static __always_inline __u16 previous_owner(const struct row *row, __u16 self, __u8 hop)
+{
+	if (row->now == self)
+		return row->before[0];
+	if (row->before[0] == self)
+		return row->before[1];
+	if (row->before[1] == self || hop >= ONCE_PASSED_ON)
+		return NOBODY;
+	return row->now; /* whoever sent it here has another table */
+}
+
+/* A packet that has come to this worker: is it of a connection that it holds, or may begin here? If not, another worker
+ * that had the row may hold it: the second chance. A packet is passed on twice at most, and only ever to one who had
+ * the row earlier. */
+static __always_inline int second_chance(void *context, struct packet *packet, const struct row *row,
+					 const struct config *config, struct worker **worker, int deliver)
+{
+	struct worker *previous;
+	__u16 index;
+
+	if (packet->flow.to.protocol != IPPROTO_TCP || begins_connection(packet) || packet->hop == TWICE_PASSED_ON)
+		return deliver;
+	index = previous_owner(row, config->self, packet->hop);
+	if (index == NOBODY)
+		return deliver;
+	previous = known_worker(index);
+	if (!previous || previous->flags & WORKER_LOCAL || is_held(context, packet))
+		return deliver;
+	packet->worker = index;
+	*worker = previous;
+	return PASSED_ON;
+}
+
+/* A packet from a client. Connections are remembered when they begin, and asked for only where the row has moved: only
+ * there the answer can differ. */
+static __always_inline int schedule(void *context, struct packet *packet, const struct service *service,
+				    const struct config *config, struct worker **worker)
+{
+	struct row *row = find_row(packet, service, config);
+	__u32 index;
+
+	if (!row)
+		return PASSED_NO_WORKER;
+	index = row->now;
+	if (begins_connection(packet)) {
+		bpf_map_update_elem(&flows, &packet->flow, &index, BPF_ANY);
+	} else if (row->before[0] != NOBODY) {
+		__u32 *remembered = bpf_map_lookup_elem(&flows, &packet->flow);
+
+		if (remembered && known_worker(*remembered)) {
+			index = *remembered;
+			packet->is_cached = 1;
+		}
+	}
+	*worker = known_worker(index);
+	if (!*worker)
+		return PASSED_NO_WORKER;
+	packet->worker = index;
+	if (!((*worker)->flags & WORKER_LOCAL))
+		return FORWARDED;
+	if (packet->is_cached)
+		return PASSED_LOCAL;
+	return second_chance(context, packet, row, config, worker, PASSED_LOCAL);
+}
+
+#endif

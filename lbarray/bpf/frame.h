@@ -1,0 +1,52 @@
+/* The frame is addressed anew; nothing above Ethernet changes, so no checksum does. */
+#ifndef LBARRAY_FRAME_H
+#define LBARRAY_FRAME_H
+
+#include "parse.h"
+
+/* As much as all headers together may be long: Ethernet with two tags, IP with options, TCP. */
+#define HEADERS 192
+
+static __always_inline int write_ethertype(struct cursor *cursor, const struct packet *packet, __u16 ethertype)
+{
+	__u16 *at = cursor->at + ((packet->layer3 - 2) & 31);
+
+	if ((void *)(at + 1) > cursor->end)
+		return 0;
+	*at = ethertype;
+	return 1;
+}
+
+static __always_inline int address_frame(struct cursor *cursor, const struct packet *packet,
+					 const struct config *config, const struct worker *worker, int verdict)
+{
+	struct ethhdr *ethernet = cursor->at;
+
+	if ((void *)(ethernet + 1) > cursor->end)
+		return 0;
+	__builtin_memcpy(ethernet->h_source, config->mac, ETH_ALEN);
+	__builtin_memcpy(ethernet->h_dest, worker->mac, ETH_ALEN);
+	if (verdict != PASSED_ON)
+		return 1;
+	return write_ethertype(cursor, packet,
+			       packet->hop >= ONCE_PASSED_ON ? bpf_htons(MARK_TWICE) : bpf_htons(MARK_ONCE));
+}
+
+static __always_inline int restore_ethertype(struct cursor *cursor, const struct packet *packet)
+{
+	return write_ethertype(cursor, packet, packet->ethertype);
+}
+
+/* Sent by ourselves to ourselves. */
+static __always_inline int address_again(struct cursor *cursor, const struct config *config)
+{
+	struct ethhdr *ethernet = cursor->at;
+
+	if ((void *)(ethernet + 1) > cursor->end)
+		return 0;
+	__builtin_memcpy(ethernet->h_source, config->mac, ETH_ALEN);
+	__builtin_memcpy(ethernet->h_dest, config->mac, ETH_ALEN);
+	return 1;
+}
+
+#endif

@@ -1,0 +1,47 @@
+/* A packet while it is looked at. */
+#ifndef LBARRAY_PACKET_H
+#define LBARRAY_PACKET_H
+
+#include "abi.h"
+
+#define GO_ON VERDICTS            /* a step's answer when the packet is still of interest */
+#define LATER_FRAGMENT (VERDICTS + 1) /* it has no ports: it goes where the first one went */
+
+struct cursor {
+	void *at;
+	void *end;
+};
+
+/* How a packet came. */
+enum hop { FROM_CLIENT = 0, SCHEDULED = 1, ONCE_PASSED_ON = 2, TWICE_PASSED_ON = 3 };
+
+enum kind { SEGMENT = 0, DATAGRAM = 1, QUOTED = 2 };
+
+struct packet {
+	struct flow flow;
+	struct fragment fragment;
+	__be32 sequence;
+	__be32 acknowledged;
+	__u32 left;     /* octets of the packet that are still to come */
+	__u16 ethertype;
+	__u8 layer3;    /* where the IP header begins in the frame */
+	__u8 hop;
+	__u8 kind;
+	__u8 tcp_flags;
+	__u8 is_first;  /* first of several fragments */
+	__u8 is_cached;
+	__u8 slot;
+	__u16 worker;   /* whom it is for */
+};
+
+#define TCP_FIN 0x01
+#define TCP_SYN 0x02
+#define TCP_RST 0x04
+#define TCP_ACK 0x10
+
+static __always_inline int begins_connection(const struct packet *packet)
+{
+	return packet->kind == SEGMENT && (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+#endif

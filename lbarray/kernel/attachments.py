@@ -1,0 +1,98 @@
+"""Where a packet program meets an interface: XDP, and the ingress of tc. It stays when the node dies."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+
+from lbarray.kernel.libbpf import Program, library
+
+__all__ = ["Classifier", "Xdp"]
+
+_INGRESS = 1
+_REPLACE = 1
+
+
+class _TcHook(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("ifindex", ctypes.c_int),
+        ("attach_point", ctypes.c_int),
+        ("parent", ctypes.c_uint32),
+        ("padding", ctypes.c_uint32),
+    ]
+
+
+class _TcOptions(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("prog_fd", ctypes.c_int),
+        ("flags", ctypes.c_uint32),
+        ("prog_id", ctypes.c_uint32),
+        ("handle", ctypes.c_uint32),
+        ("priority", ctypes.c_uint32),
+        ("padding", ctypes.c_uint32),
+    ]
+
+
+class Classifier:
+    """A program attached to the ingress of an interface. ``detach`` may be called again."""
+
+    HANDLE = 1
+    PRIORITY = 1
+
+    def __init__(self, ifindex: int, interface: str) -> None:
+        self._ifindex = ifindex
+        self._interface = interface
+
+    def _hook(self) -> _TcHook:
+        return _TcHook(size=ctypes.sizeof(_TcHook), ifindex=self._ifindex, attach_point=_INGRESS)
+
+    def attach(self, program: Program) -> None:
+        """:raises SystemRefused: the kernel would not."""
+        hook = self._hook()
+        code = library().c.bpf_tc_hook_create(ctypes.byref(hook))
+        if code and abs(code) != errno.EEXIST:
+            raise library().refused(f"prepare {self._interface} for a classifier", code)
+        options = _TcOptions(
+            size=ctypes.sizeof(_TcOptions),
+            prog_fd=program.fd,
+            flags=_REPLACE,
+            handle=self.HANDLE,
+            priority=self.PRIORITY,
+        )
+        code = library().c.bpf_tc_attach(ctypes.byref(hook), ctypes.byref(options))
+        if code:
+            raise library().refused(f"attach the classifier to {self._interface}", code)
+
+    def detach(self) -> None:
+        """Take ours away; what others attached stays."""
+        hook = self._hook()
+        options = _TcOptions(size=ctypes.sizeof(_TcOptions), handle=self.HANDLE, priority=self.PRIORITY)
+        library().c.bpf_tc_detach(ctypes.byref(hook), ctypes.byref(options))
+        library().said.clear()
+
+
+class Xdp:
+    """A program attached before the kernel makes a buffer of a packet. ``detach`` may be called again.
+
+    :param generic: in the kernel's own receive path instead of the driver's: works everywhere, costs a copy.
+    """
+
+    UPDATE_IF_NOEXIST, SKB_MODE, DRV_MODE = 1, 2, 4
+
+    def __init__(self, ifindex: int, interface: str, *, generic: bool) -> None:
+        self._ifindex = ifindex
+        self._interface = interface
+        self._mode = self.SKB_MODE if generic else self.DRV_MODE
+
+    def attach(self, program: Program) -> None:
+        """:raises SystemRefused: the driver cannot, or another program is there already."""
+        code = library().c.bpf_xdp_attach(self._ifindex, program.fd, self._mode | self.UPDATE_IF_NOEXIST, None)
+        if code:
+            raise library().refused(f"attach an XDP program to {self._interface}", code)
+
+    def detach(self) -> None:
+        """Take it away. Whoever asks knows that it is ours: another one's would have kept us from attaching."""
+        library().c.bpf_xdp_detach(self._ifindex, self._mode, None)
+        library().said.clear()

@@ -1,0 +1,47 @@
+"""Which packet planes a node may use, in the order in which it tries them."""
+
+from __future__ import annotations
+
+import hashlib
+
+from lbarray.bpf.build import object_path
+from lbarray.config.model import Config
+from lbarray.kernel.journal import Journal
+from lbarray.kernel.links import driver_of
+from lbarray.scheduler.auto_plane import AutoPlane, Candidate
+from lbarray.scheduler.bpf_plane import BpfPlane
+
+__all__ = ["make_plane"]
+
+#: Drivers whose XDP accepts a program and then loses what it sends back, with the reason.
+_UNFIT_FOR_XDP = {
+    "veth": "veth loses the frames that XDP sends back unless its other end runs NAPI too",
+}
+
+
+def make_plane(*, config: Config, node_name: str, secret: bytes, journal: Journal) -> AutoPlane:
+    """The plane of ``scheduler.plane``, or with ``auto`` the first that attaches."""
+    interface = config.interface_of(config.array.nodes[node_name])
+    flow_secret = hashlib.sha256(b"lbarray flows " + secret.strip()).digest()[:16]
+
+    def bpf(mode: str) -> BpfPlane:
+        return BpfPlane(
+            interface=interface,
+            mode=mode,
+            table_size=config.scheduler.table_size,
+            secret=flow_secret,
+            self_index=list(config.array.nodes).index(node_name),
+            journal=journal,
+            object_path=object_path,
+        )
+
+    wanted = config.scheduler.plane
+    candidates = [
+        Candidate("xdp", lambda: bpf("xdp"), unfit=_UNFIT_FOR_XDP.get(driver_of(interface), "")),
+        Candidate("tc", lambda: bpf("tc")),
+        Candidate("xdp-generic", lambda: bpf("xdp-generic")),
+    ]
+    if wanted != "auto":
+        # Who names a plane has a reason, and knows the driver.
+        candidates = [Candidate(each.name, each.make) for each in candidates if each.name == wanted]
+    return AutoPlane(candidates)

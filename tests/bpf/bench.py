@@ -1,0 +1,149 @@
+"""A loaded packet program and its model side by side, for tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from lbarray.bpf.build import object_path
+from lbarray.kernel.journal import Journal
+from lbarray.kernel.links import link
+from lbarray.scheduler.abi import Verdict
+from lbarray.scheduler.bpf_plane import BpfPlane, undoers
+from lbarray.scheduler.decision import Decision, PacketDecision
+from lbarray.scheduler.maglev import Weighted
+from lbarray.scheduler.table import RowTable
+from lbarray.values import Address, HashBy, PlaneService, ServiceId, WorkerTarget
+from tests.bpf.frames import VIP, VIP6
+
+__all__ = ["INDEX", "PEER_B", "PEER_C", "SECRET", "TABLE_SIZE", "ProgramTestCase", "make_plane", "need_bpf"]
+
+SECRET = bytes(range(100, 116))
+TABLE_SIZE = 251
+INDEX = {"a": 0, "b": 1, "c": 2, "d": 3}
+PEER_B, PEER_C = b"\2\0\0\0\0\2", b"\2\0\0\0\0\3"
+WEB, SECURE = ServiceId(VIP, 80), ServiceId(VIP, 443)
+WEB6, SECURE6 = ServiceId(VIP6, 80), ServiceId(VIP6, 443)
+QUIC = ServiceId(VIP, 443, "udp")
+
+
+def need_bpf() -> None:
+    """Skip without root, unless system tests are required."""
+    if os.geteuid() != 0:
+        if os.environ.get("LBARRAY_REQUIRE_SYSTEM"):
+            raise AssertionError("system tests are required, and this is not root")
+        raise SkipTest("loading eBPF needs root")
+
+
+def make_plane(
+    test: SynchronousTestCase, mode: str = "tc", interface: str = "lo", journal: Journal | None = None
+) -> BpfPlane:
+    """A plane on loopback, not attached."""
+    return BpfPlane(
+        interface=interface,
+        mode=mode,
+        table_size=TABLE_SIZE,
+        secret=SECRET,
+        self_index=0,
+        journal=journal or Journal(Path(test.mktemp()), undoers()),
+        object_path=object_path,
+    )
+
+
+class ProgramTestCase(SynchronousTestCase):
+    """Node a of four: b and c are known, d has rows and is not known. Both VIPs are its own."""
+
+    mode = "tc"
+
+    def setUp(self) -> None:
+        need_bpf()
+        self.plane = make_plane(self, self.mode)
+        self.addCleanup(self.plane.detach)
+        self.plane.attach()
+        self.model = PacketDecision(
+            mac=link("lo").mac, secret=SECRET, table_size=TABLE_SIZE, self_index=0, held=lambda packet: False
+        )
+        self.services = [
+            PlaneService(WEB),
+            PlaneService(SECURE, HashBy.CLIENT, prefix4=24),
+            PlaneService(WEB6),
+            PlaneService(SECURE6, HashBy.CLIENT, prefix6=64),
+            PlaneService(QUIC),
+        ]
+        self.workers = [
+            WorkerTarget(0, "a", IPv4Address("192.0.2.1"), b"\2\0\0\0\0\1", local=True),
+            WorkerTarget(1, "b", IPv4Address("192.0.2.2"), PEER_B),
+            WorkerTarget(2, "c", IPv4Address("192.0.2.3"), PEER_C),
+        ]
+        self.table = RowTable(INDEX, TABLE_SIZE)
+        self.set(services=self.services, workers=self.workers, active=[VIP, VIP6])
+        self.members(*INDEX)
+
+    def set(
+        self,
+        *,
+        services: Sequence[PlaneService] | None = None,
+        workers: Sequence[WorkerTarget] | None = None,
+        active: Sequence[Address] | None = None,
+    ) -> None:
+        """Tell plane and model."""
+        for each in (self.plane, self.model):
+            if services is not None:
+                each.set_services(services)
+            if workers is not None:
+                each.set_workers(workers)
+            if active is not None:
+                each.set_active(active)
+
+    def members(self, *names: str) -> None:
+        """These have rows from now on."""
+        self.table.update([Weighted(name) for name in names])
+        self.plane.apply(self.table.rows)
+        self.model.apply(self.table.rows)
+
+    def can_run(self, frame: bytes) -> bool:
+        """BPF_PROG_TEST_RUN shows no classifier an IP packet without a whole IP header."""
+        shortest = {b"\x08\x00": 34, b"\x86\xdd": 54}.get(frame[12:14], 15)
+        return self.mode != "tc" or len(frame) >= shortest
+
+    def run_both(self, frame: bytes) -> Decision:
+        """What both make of a frame, which is the same."""
+        wanted = self.model.decide(frame)
+        code, out, _ = self.plane.program.test_run(frame)
+        expected, expected_code = wanted.frame or frame, 7 if wanted.verdict.leaves else 0xFFFFFFFF
+        if self.mode == "tc":
+            if wanted.verdict.drops:
+                expected_code = 2
+            elif wanted.frame and not wanted.verdict.leaves:
+                # To be seen by the kernel with its new EtherType it comes in again, from ourselves.
+                expected, expected_code = link("lo").mac * 2 + expected[12:], 7
+        else:
+            expected_code = 3 if wanted.verdict.leaves else 1 if wanted.verdict.drops else 2
+        if code != expected_code or out != expected:
+            self.fail(f"{wanted} but {code}, {out.hex()}\n for {frame.hex()}")
+        return wanted
+
+    def verdict(self, frame: bytes) -> str:
+        """The verdict of both, and that it was counted once."""
+        before = self.packets()
+        wanted = self.run_both(frame)
+        counted = {name: number - before[name] for name, number in self.packets().items()}
+        self.assertEqual({name: n for name, n in counted.items() if n}, {wanted.verdict.name.lower(): 1})
+        return wanted.verdict.name
+
+    def packets(self) -> dict[str, int]:
+        """What the program has counted. Its loopback sees others' packets too, which come from its own address."""
+        counted = dict(self.plane.counters().packets)
+        del counted["passed_again"]
+        return counted
+
+    def tally(self, decisions: Sequence[Decision]) -> dict[str, int]:
+        """How many decisions there were of each verdict."""
+        counted = {verdict.name.lower(): 0 for verdict in Verdict if verdict is not Verdict.PASSED_AGAIN}
+        for decision in decisions:
+            counted[decision.verdict.name.lower()] += 1
+        return counted

@@ -1,0 +1,76 @@
+"""abi.h and abi.py say the same."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from lbarray.bpf.build import HERE, build
+from lbarray.errors import SystemRefused
+from lbarray.scheduler import abi
+
+
+class AbiTests(SynchronousTestCase):
+    """What C and Python share."""
+
+    def test_constants(self) -> None:
+        """Every number that the header defines has the same name and value in Python."""
+        found = re.findall(r"#define (\w+) (0x[0-9a-f]+|\d+)\n", (HERE / "abi.h").read_text())
+        self.assertGreater(len(found), 8)
+        for name, value in found:
+            self.assertEqual(int(value, 0), getattr(abi, name), name)
+
+    def test_verdicts(self) -> None:
+        """Every verdict has the same number and name in both."""
+        text = (HERE / "abi.h").read_text()
+        pattern = r"\b((?:FORWARDED|PASSED_\w+|DROPPED_\w+)) = (\d+)"
+        found = {name: int(number) for name, number in re.findall(pattern, text)}
+        self.assertEqual(found, {verdict.name: int(verdict) for verdict in abi.Verdict})
+
+    def test_sizes(self) -> None:
+        """A C compiler finds the sizes that struct finds."""
+        formats = {
+            "config": abi.CONFIG,
+            "service_key": abi.SERVICE_KEY,
+            "service": abi.SERVICE,
+            "row": abi.ROW,
+            "worker": abi.WORKER,
+            "flow": abi.FLOW,
+            "fragment": abi.FRAGMENT,
+            "fate": abi.FATE,
+            "tally": abi.TALLY,
+            "share": abi.SHARE,
+        }
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        lines = "".join(f'printf("%zu ", sizeof(struct {name}));' for name in formats)
+        source = folder / "sizes.c"
+        source.write_text(f'#include <stdio.h>\n#include <linux/types.h>\n#include "abi.h"\nint main(){{{lines}}}')
+        command = ["clang", "-I", str(HERE), str(source), "-o", str(folder / "sizes")]
+        try:
+            subprocess.run(command, check=True, capture_output=True)
+        except FileNotFoundError:
+            if os.environ.get("LBARRAY_REQUIRE_SYSTEM"):
+                raise
+            raise SkipTest("clang is not installed") from None
+        out = subprocess.run([str(folder / "sizes")], check=True, capture_output=True, text=True).stdout
+        self.assertEqual([int(size) for size in out.split()], [each.size for each in formats.values()])
+
+
+class BuildTests(SynchronousTestCase):
+    """Compiling."""
+
+    def test_builds(self) -> None:
+        """The sources compile without a warning."""
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        try:
+            self.assertTrue(build(folder).exists())
+        except SystemRefused as error:
+            if "clang" in error.detail and not os.environ.get("LBARRAY_REQUIRE_SYSTEM"):
+                raise SkipTest(str(error)) from None
+            raise
