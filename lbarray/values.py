@@ -199,11 +199,13 @@ class Handling:
     :ivar response_timeout_s: a back end's silence before 504.
     :ivar retry_statuses: final statuses of a back end upon which a request that may be repeated (idempotent,
         no content) goes to :meth:`lbarray.interfaces.IAssignment.another`, as long as nothing has been answered.
+    :ivar retry_broken: the same when its connection breaks before anything of a response has come.
     """
 
     max_body: int | None = None
     response_timeout_s: float | None = None
     retry_statuses: frozenset[int] = frozenset()
+    retry_broken: bool = False
 
 
 @attrs.frozen

@@ -12,10 +12,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lbarray.backends.health import Seen
-from lbarray.http.events import ResponseHead
-from lbarray.http.framing import ResponseParser
+from lbarray.http.events import Fields, ResponseHead
 from lbarray.http.limits import Limits
 from lbarray.http.refusals import BadMessage
+from lbarray.http.responses import ResponseParser
 from lbarray.interfaces import IHealthProbe
 from lbarray.values import BackendAddress
 
@@ -70,6 +70,12 @@ class _Probing(Protocol):
 
     def response_body(self, data: bytes) -> None:
         """The head was enough."""
+
+    def response_trailers(self, fields: Fields) -> None:
+        """Not looked at."""
+
+    def response_switch(self, head: ResponseHead, data: bytes) -> None:
+        """Never asked for."""
 
     def response_end(self, reusable: bool) -> None:
         """The head was enough."""

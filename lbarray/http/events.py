@@ -2,6 +2,7 @@
 
 Plain slotted classes: one is made for each request, so they cost no more than they must.
 Field names and values are octets as they came; names compare through :meth:`Head.get` in lower case.
+A head that a parser made holds end-to-end fields alone: what concerns one hop is in attributes (RFC 9110 §7.6.1).
 """
 
 from __future__ import annotations
@@ -49,12 +50,27 @@ class RequestHead(Head):
     """A request's first line and fields.
 
     :ivar method: upper-case token.
-    :ivar target: the origin form as sent to the back end, octets, beginning with ``/`` or ``*``.
-    :ivar host: authority in lower case without port, from the target's absolute form or ``Host``.
-    :ivar has_body: content follows (a length above zero, or chunks).
+    :ivar target: the origin form in normal form (:mod:`lbarray.http.target`), beginning with ``/``, or ``*``.
+    :ivar host: authority in lower case without port, from the target's absolute form, ``Host`` or ``:authority``.
+    :ivar has_body: content follows (a length above zero, or an unknown one).
+    :ivar length: octets of content, ``None`` where only its end will tell.
+    :ivar authority: the same with its port; what ``Host`` says.
+    :ivar upgrade: the protocol that the client would switch to; empty for none that we would (RFC 9110 §7.8).
+    :ivar te_trailers: the client reads trailer fields (RFC 9110 §6.5).
+    :ivar forwarded: what a trusted hop before us says of the client; ``None`` from all others.
     """
 
-    __slots__ = ("has_body", "host", "method", "target")
+    __slots__ = (
+        "authority",
+        "forwarded",
+        "has_body",
+        "host",
+        "length",
+        "method",
+        "target",
+        "te_trailers",
+        "upgrade",
+    )
 
     def __init__(
         self,
@@ -65,11 +81,17 @@ class RequestHead(Head):
         host: bytes = b"",
         has_body: bool = False,
     ) -> None:
-        super().__init__(fields, version)
+        self.fields = fields
+        self.version = version
         self.method = method
         self.target = target
         self.host = host
         self.has_body = has_body
+        self.length: int | None = None if has_body else 0
+        self.authority = host
+        self.upgrade = b""
+        self.te_trailers = False
+        self.forwarded: Fields | None = None
 
     @property
     def path(self) -> bytes:
@@ -81,14 +103,21 @@ class RequestHead(Head):
 
 
 class ResponseHead(Head):
-    """A response's status line and fields. ``reason`` may be empty."""
+    """A response's status line and fields. ``reason`` may be empty.
 
-    __slots__ = ("reason", "status")
+    :ivar upgrade: of a 101: the protocol that follows.
+    :ivar has_length: Content-Length is among the fields, as they came.
+    """
+
+    __slots__ = ("has_length", "reason", "status", "upgrade")
 
     def __init__(self, status: int, fields: Fields, version: tuple[int, int] = (1, 1), reason: bytes = b"") -> None:
-        super().__init__(fields, version)
+        self.fields = fields
+        self.version = version
         self.status = status
         self.reason = reason
+        self.upgrade = b""
+        self.has_length = False
 
     def __repr__(self) -> str:
         return f"<ResponseHead {self.status}>"

@@ -1,29 +1,94 @@
-"""Fields that one hop adds, takes away or changes (RFC 9110 §7.6)."""
+"""Fields that one hop adds, takes away or changes (RFC 9110 §7.6), and what each name means to us."""
 
 from __future__ import annotations
 
-from lbarray.http.events import Fields, Head
+from typing import Final
 
-__all__ = ["VIA", "end_to_end", "reason_phrase"]
+from lbarray.http.events import Fields
+
+__all__ = ["VIA", "kind_of", "may_trail", "reason_phrase", "without_named"]
 
 #: What we call ourselves in Via (RFC 9110 §7.6.3).
 VIA = b"1.1 lbarray"
 
-# RFC 9110 §7.6.1, and Proxy-Connection, which some clients still send.
-HOP_BY_HOP = frozenset(
+#: What a field's name means to a parser. Everything not listed is end-to-end: passed on as it came.
+ORDINARY: Final = 0
+HOST: Final = 1
+CONTENT_LENGTH: Final = 2
+TRANSFER_ENCODING: Final = 3
+CONNECTION: Final = 4
+UPGRADE: Final = 5
+TE: Final = 6
+EXPECT: Final = 7
+HOP: Final = 8
+FORWARDED: Final = 9
+MAX_FORWARDS: Final = 10
+VIA_FIELD: Final = 11
+
+_KINDS = {
+    b"host": HOST,
+    b"content-length": CONTENT_LENGTH,
+    b"transfer-encoding": TRANSFER_ENCODING,
+    b"connection": CONNECTION,
+    b"upgrade": UPGRADE,
+    b"te": TE,
+    b"expect": EXPECT,
+    # RFC 9110 §7.6.1, and Proxy-Connection, which some clients still send.
+    b"keep-alive": HOP,
+    b"proxy-connection": HOP,
+    b"proxy-authenticate": HOP,
+    b"proxy-authorization": HOP,
+    b"http2-settings": HOP,
+    # What an unknown client says of itself is not passed on.
+    b"x-forwarded-for": FORWARDED,
+    b"x-forwarded-proto": FORWARDED,
+    b"x-forwarded-host": FORWARDED,
+    b"x-forwarded-port": FORWARDED,
+    b"forwarded": FORWARDED,
+    b"x-real-ip": FORWARDED,
+    b"max-forwards": MAX_FORWARDS,
+    b"via": VIA_FIELD,
+}
+
+# By the name as it is spelled: clients spell the same few names, and one look is cheaper than lower() and a look.
+_spelled: dict[bytes, int] = {}
+_SPELLED_LIMIT = 4096
+
+
+def kind_of(name: bytes) -> int:
+    """One of the numbers above, for a name of any case."""
+    kind = _spelled.get(name)
+    if kind is None:
+        kind = _KINDS.get(name.lower(), ORDINARY)
+        if len(_spelled) < _SPELLED_LIMIT and len(name) < 64:
+            _spelled[name] = kind
+    return kind
+
+
+# RFC 9110 §6.5.1: nothing that says where a message ends, where it goes, who asks, or how its content is read.
+_NO_TRAILER = frozenset(
     [
-        b"connection",
-        b"keep-alive",
-        b"proxy-connection",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"http2-settings",
+        *_KINDS,
+        b"age", b"authorization", b"cache-control", b"content-encoding", b"content-range", b"content-type", b"cookie",
+        b"date", b"expires", b"if-match", b"if-modified-since", b"if-none-match", b"if-range", b"if-unmodified-since",
+        b"location", b"pragma", b"range", b"retry-after", b"set-cookie", b"trailer", b"vary", b"warning",
+        b"www-authenticate",
     ]
-)
+)  # fmt: skip
+
+
+def may_trail(name: bytes) -> bool:
+    """May this field follow the content? Others are dropped."""
+    return name.lower() not in _NO_TRAILER
+
+
+def without_named(fields: Fields, connection: list[bytes]) -> Fields:
+    """``fields`` without those that ``Connection`` names (RFC 9110 §7.6.1)."""
+    named = {name.strip().lower() for value in connection for name in value.split(b",")}
+    # A client must not be able to strip what we and the back end depend on.
+    named -= {b"close", b"keep-alive", b"upgrade", b"host", b"content-length", b"te", b""}
+    return [pair for pair in fields if pair[0].lower() not in named] if named else fields
+
 
 _REASONS = {
     200: b"OK",
@@ -42,6 +107,7 @@ _REASONS = {
     408: b"Request Timeout",
     413: b"Content Too Large",
     414: b"URI Too Long",
+    417: b"Expectation Failed",
     421: b"Misdirected Request",
     431: b"Request Header Fields Too Large",
     500: b"Internal Server Error",
@@ -50,37 +116,10 @@ _REASONS = {
     503: b"Service Unavailable",
     504: b"Gateway Timeout",
     505: b"HTTP Version Not Supported",
+    508: b"Loop Detected",
 }
 
 
 def reason_phrase(status: int) -> bytes:
     """For the statuses that we answer with ourselves."""
     return _REASONS.get(status, b"Error")
-
-
-def end_to_end(head: Head) -> tuple[Fields, bool, bool]:
-    """The fields that go on to the next hop; whether the content is chunked; whether its length is given.
-
-    Fields that ``Connection`` names go no further either.
-    """
-    kept: Fields = []
-    named: list[bytes] = []
-    chunked = length = False
-    for pair in head.fields:
-        lower = pair[0].lower()
-        if lower in HOP_BY_HOP:
-            if lower == b"transfer-encoding":
-                chunked = True
-            elif lower == b"connection":
-                named.append(pair[1])
-            continue
-        if lower == b"content-length":
-            length = True
-        kept.append(pair)
-    if named:
-        extra = {name.strip().lower() for value in named for name in value.split(b",")}
-        # A client must not be able to strip what we and the back end depend on.
-        extra -= {b"host", b"content-length", b"close", b"keep-alive", b"upgrade", b""}
-        if extra:
-            kept = [pair for pair in kept if pair[0].lower() not in extra]
-    return kept, chunked, length

@@ -4,19 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lbarray.http.events import RequestHead, ResponseHead
-from lbarray.http.fields import VIA, end_to_end, reason_phrase
+from lbarray.http.events import Fields, RequestHead, ResponseHead
+from lbarray.http.fields import VIA, reason_phrase
 
-__all__ = ["forwarded_fields", "interim_octets", "own_answer", "request_octets", "response_octets"]
-
-#: Fields that say who the client is; what an unknown client says of itself is not passed on.
-FORWARDED = frozenset([b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded", b"x-real-ip"])
-
-
-def forwarded_fields(client: str, *, tls: bool) -> bytes:
-    """The lines that are the same for every request of a client's connection."""
-    scheme = b"https" if tls else b"http"
-    return b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nVia: %b\r\n" % (client.encode(), scheme, VIA)
+__all__ = ["interim_octets", "own_answer", "request_octets", "response_octets", "switch_octets", "trailer_octets"]
 
 
 def request_octets(
@@ -24,34 +15,42 @@ def request_octets(
 ) -> tuple[bytes, bool]:
     """The head for the back end, and whether the content goes on in chunks.
 
-    :param forwarded: of :func:`forwarded_fields`.
+    :param forwarded: of :mod:`lbarray.http.forwarding`.
     :param default_host: for a request of HTTP/1.0 that names none.
     :param target: instead of the one that the client asked.
     """
-    kept, chunked, _ = end_to_end(head)
     parts = [head.method, b" ", target or head.target, b" HTTP/1.1\r\n"]
     add = parts.extend
-    host = b""
-    for name, value in kept:
-        lower = name.lower()
-        if lower == b"host":
-            host = value
-        elif lower in FORWARDED or (lower == b"expect" and head.version == (1, 0)):
-            continue
+    for name, value in head.fields:
         add((name, b": ", value, b"\r\n"))
-    if not host:
-        host = default_host.encode()
-        add((b"Host: ", host, b"\r\n"))
-    add((b"X-Forwarded-Host: ", host, b"\r\n", forwarded))
+    if not head.host:
+        parts.append(b"Host: %b\r\n" % default_host.encode())
+    parts.append(forwarded)
+    if head.upgrade:
+        parts.append(b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % head.upgrade)
+        return b"".join(parts), False
+    if head.te_trailers:
+        parts.append(b"Connection: TE\r\nTE: trailers\r\n")
+    chunked = head.length is None
     parts.append(b"Transfer-Encoding: chunked\r\n\r\n" if chunked else b"\r\n")
     return b"".join(parts), chunked
 
 
+def trailer_octets(fields: Fields) -> bytes:
+    """The last chunk with trailer fields behind it (RFC 9112 §7.1.2)."""
+    return b"0\r\n%b\r\n" % b"".join(b"%b: %b\r\n" % pair for pair in fields)
+
+
 def interim_octets(head: ResponseHead) -> bytes:
     """A response below 200, as it is passed on (RFC 9110 §15.2)."""
-    kept, _, _ = end_to_end(head)
-    lines = b"".join(b"%b: %b\r\n" % pair for pair in kept)
+    lines = b"".join(b"%b: %b\r\n" % pair for pair in head.fields)
     return b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, lines)
+
+
+def switch_octets(head: ResponseHead, more: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
+    """The 101 behind which another protocol begins (RFC 9110 §15.2.2)."""
+    lines = b"".join(b"%b: %b\r\n" % pair for pair in (*head.fields, *more))
+    return b"HTTP/1.1 101 %b\r\n%bConnection: Upgrade\r\nUpgrade: %b\r\n\r\n" % (head.reason, lines, head.upgrade)
 
 
 def response_octets(
@@ -59,14 +58,15 @@ def response_octets(
     head: ResponseHead,
     more: Iterable[tuple[bytes, bytes]],
     *,
+    has_length: bool,
     keep_alive: bool,
 ) -> tuple[bytes, bool, bool]:
     """The head for the client; whether the content goes in chunks; whether the connection can stay open.
 
     :param more: fields to add.
+    :param has_length: Content-Length is among the fields.
     """
     status = head.status
-    kept, _, has_length = end_to_end(head)
     chunked = False
     if not has_length and request.method != b"HEAD" and status not in (204, 304):
         if request.version >= (1, 1):
@@ -75,7 +75,7 @@ def response_octets(
             keep_alive = False  # its end is the connection's (RFC 9112 §6.3)
     parts = [b"HTTP/1.1 %d %b\r\n" % (status, head.reason)]
     add = parts.extend
-    for name, value in kept:
+    for name, value in head.fields:
         add((name, b": ", value, b"\r\n"))
     for name, value in more:
         add((name, b": ", value, b"\r\n"))

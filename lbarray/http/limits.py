@@ -17,7 +17,9 @@ class Limits:
     :ivar header_timeout_s: from a request's first octet to the end of its head.
     :ivar keepalive_timeout_s: a connection without a request.
     :ivar connect_timeout_s: until a back end takes our connection.
-    :ivar response_timeout_s: a back end's silence while we wait for it; also a client's while it sends content.
+    :ivar response_timeout_s: a back end's silence while we wait for it, or a client's that takes nothing more.
+    :ivar body_timeout_s: the time over which a client's content must come at ``body_rate`` octets a second at least.
+    :ivar tunnel_timeout_s: silence of both sides of a tunnel.
     """
 
     max_head: int = 32768
@@ -27,3 +29,6 @@ class Limits:
     keepalive_timeout_s: float = 60.0
     connect_timeout_s: float = 3.0
     response_timeout_s: float = 60.0
+    body_timeout_s: float = 30.0
+    body_rate: int = 100
+    tunnel_timeout_s: float = 3600.0

@@ -20,6 +20,7 @@ from lbarray.interfaces import IMembershipSource
 from lbarray.membership.channel import ArrayChannel
 from lbarray.membership.datagram import BadDatagram, DatagramCodec, Kind, ReplayGuard, Stamp
 from lbarray.membership.heartbeat import decode_report, encode_report
+from lbarray.membership.requests import ArrayRequests
 from lbarray.membership.table import Event, Joined, Left, MembershipTable
 from lbarray.telemetry.counters import Counters
 from lbarray.values import Address, NodeReport
@@ -51,6 +52,7 @@ class MembershipService(Service):
     :param wall_clock: seconds since the epoch.
     :ivar settled: whoever lives has been heard since the start: what this node computes of it is what the others do.
     :ivar channel: the :class:`lbarray.interfaces.IArrayChannel`.
+    :ivar requests: orders and questions to other nodes.
     """
 
     log = Logger()
@@ -74,6 +76,7 @@ class MembershipService(Service):
     ) -> None:
         self.settled = False
         self.channel = ArrayChannel(send=self._send_message, counters=counters)
+        self.requests = ArrayRequests(clock=reactor, channel=self.channel)
         self.table = MembershipTable(lost_after_s=interval_s * lost_after)
         self._reactor = reactor
         self._name = name
@@ -132,6 +135,7 @@ class MembershipService(Service):
             self._settling.cancel()
             self._settling = None
         self.settled = False
+        self.requests.stop()
         if self._listening is None:
             return None
         self._send(Kind.LEAVING, attrs.evolve(self._report(), accepting=False))

@@ -27,6 +27,7 @@ from lbarray.kernel.processors import ProcessorUse
 from lbarray.membership.service import MembershipService
 from lbarray.node.array_parts import make_failover, make_feedback, make_membership, make_scheduler
 from lbarray.node.configuring import Configuring
+from lbarray.node.draining import Draining
 from lbarray.node.identity import journal_of
 from lbarray.node.view import make_console, node_view
 from lbarray.node.worker_parts import make_backends, make_rewriting, make_worker
@@ -78,6 +79,7 @@ class NodeService(MultiService):
         self.acceptance: AcceptanceCheck | None = None
         self.membership: MembershipService | None = None
         self.feedback: FeedbackService | None = None
+        self.drainage: Draining
         self.scheduler: SchedulerService | None = None
         self.failover: FailoverService | None = None
         self.rewriting: RewriteFilter | None = None
@@ -108,6 +110,8 @@ class NodeService(MultiService):
         if not config.standalone:
             self._journal = journal_of(config, self.node_name)
             self._build_array(self._journal)
+        self.drainage = Draining(self)
+        parts.append(self.drainage)
         self._parts = [*make_console(self, node_view(self)), *parts]
 
     def _build_array(self, journal: Journal) -> None:

@@ -14,6 +14,7 @@ from lbarray.backends.routes import Route, RouteTable
 from lbarray.backends.service import BackendsService, Watch
 from lbarray.config import pools as pool_config
 from lbarray.config.model import Config
+from lbarray.http.forwarding import Forwarding
 from lbarray.http.limits import Limits
 from lbarray.rewrite.chain import RewriteFilter
 from lbarray.rewrite.rules import CdnRules
@@ -120,6 +121,7 @@ def worker_settings(*, config: Config, node_name: str, rewriting: RewriteFilter 
                 name=name,
                 service_id=config.service_id(name),
                 tls=TlsFiles(service.tls.certificate, service.tls.key) if service.tls else None,
+                upgrades=service.upgrades,
             )
             for name, service in config.services.items()
         ],
@@ -131,7 +133,11 @@ def worker_settings(*, config: Config, node_name: str, rewriting: RewriteFilter 
             keepalive_timeout_s=worker.keepalive_timeout,
             connect_timeout_s=worker.connect_timeout,
             response_timeout_s=worker.response_timeout,
+            body_timeout_s=worker.body_timeout,
+            body_rate=worker.body_rate,
+            tunnel_timeout_s=worker.tunnel_timeout,
         ),
+        "forwarding": Forwarding(style=worker.forwarded, trusted=[hop.network for hop in worker.trusted_hops]),
         "node_name": node_name if worker.expose else "",
         "stop_grace_s": worker.stop_grace,
     }

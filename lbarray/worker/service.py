@@ -16,10 +16,12 @@ from twisted.internet.task import LoopingCall
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import implementer
 
+from lbarray.http.forwarding import Forwarding
 from lbarray.http.limits import Limits
 from lbarray.telemetry.counters import Counters
 from lbarray.values import Load, ServiceId
-from lbarray.worker.client import ClientFactory
+from lbarray.worker.backend import IdleLifetimes
+from lbarray.worker.factory import ClientFactory
 from lbarray.worker.listeners import listening_socket
 from lbarray.worker.tls.contexts import context_factory
 
@@ -38,11 +40,16 @@ class TlsFiles:
 
 @attrs.frozen
 class ListenerSpec:
-    """One service to listen for. ``name`` is the configuration's."""
+    """One service to listen for.
+
+    :ivar name: the configuration's.
+    :ivar upgrades: protocols that its clients may switch to.
+    """
 
     name: str
     service_id: ServiceId
     tls: TlsFiles | None = None
+    upgrades: tuple[str, ...] = ("websocket",)
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -104,6 +111,7 @@ class WorkerService(Service):
         filters: Sequence[Any],
         limits: Limits,
         counters: Counters,
+        forwarding: Forwarding | None = None,
         node_name: str = "",
         stop_grace_s: float = 10.0,
     ) -> None:
@@ -113,6 +121,8 @@ class WorkerService(Service):
         self._counters = counters
         self._filters = tuple(filters)
         self._limits = limits
+        self._forwarding = forwarding or Forwarding()
+        self._lifetimes = IdleLifetimes()
         self._node_name = node_name
         self._stop_grace_s = stop_grace_s
         self._listeners: dict[str, _Listener] = {}
@@ -151,6 +161,9 @@ class WorkerService(Service):
             filters=self._filters,
             limits=self._limits,
             counters=self._counters,
+            forwarding=self._forwarding,
+            upgrades=spec.upgrades,
+            lifetimes=self._lifetimes,
             node_name=self._node_name,
         )
 
@@ -162,6 +175,7 @@ class WorkerService(Service):
         limits: Limits,
         node_name: str,
         stop_grace_s: float,
+        forwarding: Forwarding | None = None,
     ) -> None:
         """Serve like this: new services listen, those that are gone end after the requests in hand, the others keep
         every connection and follow from their next request or handshake on. Certificates are read again.
@@ -170,12 +184,13 @@ class WorkerService(Service):
         """
         stays = {spec.name for spec in listeners if spec.name in self._listeners and self._same_place(spec)}
         contexts = {spec.name: _contexts(spec) for spec in listeners if spec.name in stays}
-        self._filters, before = tuple(filters), (self._filters, self._limits, self._node_name)
-        self._limits, self._node_name = limits, node_name
+        before = (self._filters, self._limits, self._forwarding, self._node_name)
+        self._filters, self._limits, self._node_name = tuple(filters), limits, node_name
+        self._forwarding = forwarding or Forwarding()
         try:
             opened = self._opened([spec for spec in listeners if spec.name not in stays])
         except Exception:
-            self._filters, self._limits, self._node_name = before
+            self._filters, self._limits, self._forwarding, self._node_name = before
             raise
         self._stop_grace_s = stop_grace_s
         for name in [name for name in self._listeners if name not in stays]:
@@ -186,7 +201,13 @@ class WorkerService(Service):
             if spec.name in stays:
                 listener = self._listeners[spec.name]
                 listener.spec = spec
-                listener.factory.reconfigure(filters=self._filters, limits=limits, node_name=node_name)
+                listener.factory.reconfigure(
+                    filters=self._filters,
+                    limits=limits,
+                    forwarding=self._forwarding,
+                    upgrades=spec.upgrades,
+                    node_name=node_name,
+                )
                 new = contexts[spec.name]
                 if new is not None and listener.contexts is not None:
                     listener.contexts.options = new.options
@@ -256,6 +277,7 @@ class WorkerService(Service):
                 "connections": len(listener.factory.connections),
                 "accepted": listener.factory.accepted,
                 "requests": listener.factory.requests_begun,
+                "tunnels": listener.factory.tunnels,
             }
             for name, listener in self._listeners.items()
         }

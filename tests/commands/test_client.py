@@ -58,10 +58,16 @@ class SocketTests(TestCase):
 
     async def test_drain(self) -> None:
         """A back end, the node, and the end of it."""
-        for arguments in (["web/w1"], ["web/w1", "--end"], [], ["--end"]):
-            code, out, _ = await self.run_command("drain", *arguments)
-            self.assertEqual(code, 0, out)
+        for arguments in (["web/w1"], []):
+            for command in ("drain", "undrain"):
+                code, out, _ = await self.run_command(command, *arguments)
+                self.assertEqual(code, 0, out)
         self.assertEqual(self.heard, [("web", "w1", True), ("web", "w1", False), (True,), (False,)])
+
+    async def test_drain_and_wait(self) -> None:
+        """Whoever waits sees what is left, until nothing is."""
+        code, out, _ = await self.run_command("drain", "--wait")
+        self.assertEqual((code, out.splitlines()[1:]), (0, ["node a: 1 connections left", "node a is empty"]))
 
     async def test_refused(self) -> None:
         """What the node refuses is said in its own words, exit 1."""

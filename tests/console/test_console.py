@@ -45,9 +45,15 @@ PARTS: dict[str, Any] = {
 
 
 def make_actions(heard: list[tuple[object, ...]]) -> Actions:
-    def drain(draining: bool) -> dict[str, object]:
+    left = [1, 1, 0]
+
+    def drain(name: str | None, draining: bool, force: bool) -> dict[str, object]:
         heard.append((draining,))
-        return {"draining": draining, "said": "draining" if draining else "serving"}
+        return {"node": name or "a", "draining": draining, "said": "draining" if draining else "serving"}
+
+    def remaining() -> dict[str, object]:
+        connections = left.pop(0)
+        return {"nodes": {"a": {"connections": connections, "empty": not connections}}}
 
     def drain_backend(pool: str, backend: str, draining: bool) -> dict[str, object]:
         if backend != "w1":
@@ -64,7 +70,17 @@ def make_actions(heard: list[tuple[object, ...]]) -> Actions:
     draining = Argument("draining", "false ends it", kind="flag", required=False, default=True)
     return Actions(
         [
-            Action(name="drain", summary="Drain.", arguments=(draining,), run=drain),
+            Action(
+                name="drain",
+                summary="Drain.",
+                arguments=(
+                    Argument("name", "whom", required=False),
+                    draining,
+                    Argument("force", "all the same", kind="flag", required=False, default=False),
+                ),
+                run=drain,
+            ),
+            Action(name="draining", summary="What remains.", run=remaining, changes=False),
             Action(
                 name="drain-backend",
                 summary="Drain a back end.",

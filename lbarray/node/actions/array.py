@@ -16,16 +16,21 @@ __all__ = ["actions"]
 def actions(node: NodeService) -> Iterator[Action]:
     """Draining the node; handing the VIPs over."""
 
-    def drain(draining: bool) -> dict[str, object]:
-        node.drain(draining)
-        said = "takes no new clients; those that are here stay until they leave" if draining else "takes new clients"
-        return {"node": node.node_name, "draining": draining, "said": f"node {node.node_name} {said}"}
-
     yield Action(
         name="drain",
-        summary="Take no new clients on this node, or take them again.",
-        arguments=(Argument("draining", "false ends it", kind="flag", required=False, default=True),),
-        run=drain,
+        summary="Let a node take no new clients, or take them again.",
+        arguments=(
+            Argument("name", "which node of the array; this one unless given", required=False),
+            Argument("draining", "false ends it", kind="flag", required=False, default=True),
+            Argument("force", "also when nobody else takes clients", kind="flag", required=False, default=False),
+        ),
+        run=node.drainage.order,
+    )
+    yield Action(
+        name="draining",
+        summary="Which nodes drain, and how many connections each still has.",
+        run=node.drainage.progress,
+        changes=False,
     )
 
     failover = node.failover

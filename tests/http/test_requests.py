@@ -1,4 +1,4 @@
-"""Where messages begin and end, however TCP cuts them."""
+"""Where requests begin and end, and what is none, however TCP cuts them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from lbarray.http.events import RequestHead, ResponseHead
-from lbarray.http.framing import RequestParser, ResponseParser
+from lbarray.http.events import Fields, RequestHead
 from lbarray.http.limits import Limits
 from lbarray.http.refusals import BadMessage
+from lbarray.http.requests import RequestParser
 from lbarray.testing import every_split
 
 LIMITS = Limits(max_head=2048, max_body=1000)
@@ -30,25 +30,11 @@ class Requests:
         else:
             self.seen.append(("body", data))
 
+    def request_trailers(self, fields: Fields) -> None:
+        self.seen.append(("trailers", tuple(fields)))
+
     def request_end(self) -> None:
         self.seen.append(("end",))
-
-
-class Responses:
-    """Writes down what a back end's responses are."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[object, ...]] = []
-        self.content = b""
-
-    def response_head(self, head: ResponseHead) -> None:
-        self.seen.append((head.status, tuple(head.fields)))
-
-    def response_body(self, data: bytes) -> None:
-        self.content += data
-
-    def response_end(self, reusable: bool) -> None:
-        self.seen.append(("end", reusable))
 
 
 def requests(pieces: list[bytes], limits: Limits = LIMITS) -> list[tuple[object, ...]]:
@@ -86,13 +72,14 @@ class RequestTests(SynchronousTestCase):
         )
 
     def test_chunked(self) -> None:
-        """Chunks with an extension, and a trailer field, which goes no further."""
+        """Chunks with an extension; trailer fields behind them, but none that would change how the rest is read."""
         self.check(
             b"POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n"
-            b"3;q=1\r\nhel\r\n2\r\nlo\r\n0\r\nX-Sum: 1\r\n\r\n",
+            b"3;q=1\r\nhel\r\n2\r\nlo\r\n0\r\nX-Sum: 1\r\nHost: b\r\nAuthorization: x\r\n\r\n",
             [
-                (b"POST", b"/", b"a.example", (HOST, (b"Transfer-Encoding", b"chunked")), True, True),
+                (b"POST", b"/", b"a.example", (HOST,), True, True),
                 ("body", b"hello"),
+                ("trailers", ((b"X-Sum", b"1"),)),
                 ("end",),
             ],
         )
@@ -107,15 +94,69 @@ class RequestTests(SynchronousTestCase):
         self.check(b"GET / HTTP/1.0\r\n\r\n", [(b"GET", b"/", b"", (), False, False), ("end",)])
 
     def test_absolute_form(self) -> None:
-        """Its authority wins over Host (RFC 9112 §3.2.2)."""
-        seen = requests([b"GET http://B.example:80/p HTTP/1.1\r\nHost: a.example\r\n\r\n"])
-        self.assertEqual(seen[0][1:3], (b"/p", b"b.example"))
+        """It becomes the origin form, and its authority the Host (RFC 9112 §3.2.2)."""
+        seen = requests([b"GET http://B.example:80/p HTTP/1.1\r\nHost: b.example:80\r\n\r\n"])
+        self.assertEqual(seen[0][1:4], (b"/p", b"b.example", ((b"Host", b"b.example:80"),)))
 
     def test_upgrade_is_an_ordinary_request(self) -> None:
         """A protocol that we do not switch to is ignored; what follows is the next request."""
         upgrade = b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n"
         for pieces in every_split(upgrade + GET):
             self.assertEqual([event[1] for event in requests(pieces) if len(event) > 2], [b"/", b"/x?y"])
+
+    def test_content_behind_a_refused_upgrade(self) -> None:
+        """Nobody switches with content under way: it stays content, and is not taken for the next request."""
+        inner = b"GET /inner HTTP/1.1\r\nHost: a.example\r\n\r\n"
+        for framing, content in (
+            (b"Content-Length: %d" % len(inner), inner),
+            (b"Transfer-Encoding: chunked", b"%x\r\n%b\r\n0\r\n\r\n" % (len(inner), inner)),
+        ):
+            upgrade = (
+                b"POST / HTTP/1.1\r\nHost: a.example\r\nConnection: upgrade\r\nUpgrade: h2c\r\n%b\r\n\r\n" % framing
+            )
+            for pieces in every_split(upgrade + content + GET):
+                seen = requests(pieces)
+                self.assertEqual([event[1] for event in seen if len(event) > 2], [b"/", b"/x?y"])
+                self.assertEqual(b"".join(bytes(event[1]) for event in seen if event[0] == "body"), inner)  # type: ignore[call-overload]
+
+    def test_upgrade(self) -> None:
+        """What follows a request to switch is held until it is known whose it is."""
+        octets = b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: upgrade\r\nUpgrade: x, WebSocket\r\n\r\n"
+        for pieces in every_split(octets + b"\x81\x00"):
+            sink = Requests()
+            parser = RequestParser(sink, LIMITS, upgrades=frozenset([b"websocket"]))
+            for piece in pieces:
+                parser.feed(piece)
+            self.assertEqual(sink.seen, [(b"GET", b"/", b"a.example", (HOST,), True, False), ("end",)])
+            self.assertEqual(parser.switch(), b"\x81\x00")
+        for pieces in every_split(octets + GET):
+            sink = Requests()
+            parser = RequestParser(sink, LIMITS, upgrades=frozenset([b"websocket"]))
+            for piece in pieces:
+                parser.feed(piece)
+            self.assertEqual(len(sink.seen), 2)
+            parser.go_on()
+            self.assertEqual([event[1] for event in sink.seen if len(event) > 2], [b"/", b"/x?y"])
+
+    def test_hop_by_hop(self) -> None:
+        """Fields of this hop, and those that Connection names, stay here; nobody names Host away."""
+        octets = (
+            b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close, X-Hop, Host\r\nKeep-Alive: 5\r\nX-Hop: 1\r\n"
+            b"TE: trailers\r\nX-Forwarded-For: 1.2.3.4\r\nForwarded: for=x\r\nX-End: 2\r\n\r\n"
+        )
+        self.check(octets, [(b"GET", b"/", b"a.example", (HOST, (b"X-End", b"2")), False, False), ("end",)])
+
+    def test_lengths_in_one_form(self) -> None:
+        """Leading zeros and white space around a length go no further."""
+        for value in (b"5", b"005", b"\t5 "):
+            octets = b"POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length:%b\r\n\r\nhello" % value
+            self.assertEqual(requests([octets])[0][3], (HOST, (b"Content-Length", b"5")))
+
+    def test_head_behind_a_long_body(self) -> None:
+        """Only a head's own octets count against its limit, not the content in front of it."""
+        octets = b"POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 4000\r\n\r\n" + bytes(4000)
+        limits = Limits(max_head=2048, max_body=5000)
+        self.assertEqual(len(requests([octets + GET[:-2], GET[-2:]], limits)), 5)
 
     @settings(deadline=None, max_examples=60)
     @given(st.lists(st.binary(min_size=1, max_size=40), max_size=5), st.integers(1, 30))
@@ -163,6 +204,15 @@ class RefusedRequestTests(SynchronousTestCase):
             (b"Content-Length: 0x3",),
             (b"Content-Length:",),
             (b"Transfer-Encoding: chunked, identity",),
+            (b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked"),
+            (b"Transfer-Encoding: chunked", b"Transfer-Encoding: identity"),
+            (b"Transfer-Encoding : chunked",),
+            (b"Transfer-Encoding: x\r\n chunked",),
+            (b"Transfer-Encoding: \x0bchunked",),
+            (b"Content-Length: 3\x0b",),
+            (b"Content-Length: 3 4",),
+            (b"Content-Length:\r\n 3",),
+            (b"Content-Length : 3",),
         ):
             self.assertEqual(self.refused(self.head(*lines))[1], 400, lines)
 
@@ -181,20 +231,91 @@ class RefusedRequestTests(SynchronousTestCase):
     def test_chunk_syntax(self) -> None:
         """Sizes that are no sizes, chunks that end elsewhere."""
         head = self.head(b"Transfer-Encoding: chunked")
-        for body in (b"0x3\r\nabc\r\n", b"-1\r\n", b"3 \r\nabc\r\n", b"3\nabc\r\n", b"3\r\nabcXX", b"g\r\n"):
+        for body in (
+            b"3;\nabc",
+            b"3;a\rb\r\nabc",
+            b"0x3\r\nabc\r\n",
+            b"-1\r\n",
+            b"3 \r\nabc\r\n",
+            b"3\nabc\r\n",
+            b"3\r\nabcXX",
+            b"g\r\n",
+        ):
             self.assertEqual(self.refused(head + body)[1], 400, body)
 
     def test_host(self) -> None:
         """HTTP/1.1 has exactly one Host, and it names a host (RFC 9112 §3.2)."""
         self.assertEqual(self.refused(b"GET / HTTP/1.1\r\n\r\n"), ("host", 400))
         self.assertEqual(self.refused(self.head(b"Host: b.example")), ("host", 400))
-        for host in (b"a b", b"a/b", b"user@a", b"a:b", b"[::1", b"a\\b"):
-            self.assertEqual(self.refused(b"GET / HTTP/1.1\r\nHost: " + host + b"\r\n\r\n"), ("target", 400), host)
+        for host in (
+            b"",
+            b"a b",
+            b"a/b",
+            b"user@a",
+            b"a:b",
+            b"a:0",
+            b"a:70000",
+            b"[::1",
+            b"a\\b",
+            b"a,b",
+            b"a%2eb",
+            b"a?b",
+        ):
+            self.assertEqual(self.refused(b"GET / HTTP/1.1\r\nHost: " + host + b"\r\n\r\n"), ("host", 400), host)
+        other = b"GET http://b.example/ HTTP/1.1\r\nHost: a.example\r\n\r\n"
+        self.assertEqual(self.refused(other), ("host", 400))
 
     def test_targets(self) -> None:
         """Forms that no request to a site has."""
-        for start in (b"GET x HTTP/1.1", b"GET /a#b HTTP/1.1", b"GET * HTTP/1.1", b"CONNECT a:1 HTTP/1.1"):
-            self.assertEqual(self.refused(self.head(start=start))[1], 400, start)
+        for target in (
+            b"x",
+            b"/a#b",
+            b"*",
+            b"ftp://a.example/",
+            b"/a\\b",
+            b"/%",
+            b"/%zz",
+            b"/a%00",
+            b"/../a",
+            b"/a/..;/b",
+        ):
+            self.assertEqual(self.refused(self.head(start=b"GET %b HTTP/1.1" % target))[1], 400, target)
+
+    def test_methods(self) -> None:
+        """CONNECT, TRACE and what belongs to other protocols: 501."""
+        for start in (
+            b"CONNECT a.example:1 HTTP/1.1",
+            b"TRACE / HTTP/1.1",
+            b"DESCRIBE / RTSP/1.0",
+            b"SOURCE / ICE/1.0",
+        ):
+            self.assertEqual(self.refused(self.head(start=start)), ("method", 501), start)
+
+    def test_expectations(self) -> None:
+        """Only 100-continue is known (RFC 9110 §10.1.1)."""
+        self.assertEqual(self.refused(self.head(b"Expect: wonders")), ("expectation", 417))
+
+    def test_circles(self) -> None:
+        """A request that has come through here again and again is not sent round once more."""
+        self.assertEqual(self.refused(self.head(*[b"Via: 1.1 lbarray"] * 4)), ("loop", 508))
+
+    def test_no_further(self) -> None:
+        """Max-Forwards counts down, and ends here when it is spent (RFC 9110 §7.6.2)."""
+        seen = requests([self.head(b"Max-Forwards: 3", start=b"OPTIONS * HTTP/1.1")])
+        self.assertIn((b"Max-Forwards", b"2"), seen[0][3])
+        self.assertEqual(self.refused_once(self.head(b"Max-Forwards: 0", start=b"OPTIONS * HTTP/1.1")), 501)
+
+    def test_endless_framing(self) -> None:
+        """Chunks that are nearly all extension, and trailers without end, are refused."""
+        limits = Limits(max_head=2048, max_body=100_000)
+        for begin, again, count, status in (
+            (b"", b"1;" + b"x" * 2000 + b"\r\na\r\n", 100, 400),
+            (b"0\r\n", b"X: y\r\n", 1000, 431),
+            (b"0\r\nX: ", b"y" * 1000, 1000, 400),
+        ):
+            pieces = [self.head(b"Transfer-Encoding: chunked") + begin, *[again] * count]
+            error: BadMessage = self.assertRaises(BadMessage, requests, pieces, limits)
+            self.assertEqual(error.answer, status)
 
     def test_versions(self) -> None:
         """What is not HTTP/1 says so."""
@@ -232,101 +353,3 @@ class RefusedRequestTests(SynchronousTestCase):
             requests([octets])
         except BadMessage as error:
             self.assertGreaterEqual(error.answer, 400)
-
-
-class ResponseTests(SynchronousTestCase):
-    """Responses, whole and in pieces."""
-
-    def responses(self, pieces: list[bytes], method: bytes = b"GET", *, ends: bool = False) -> Responses:
-        sink = Responses()
-        parser = ResponseParser(sink, LIMITS)
-        parser.expect(method)
-        for piece in pieces:
-            parser.feed(piece)
-        if ends:
-            self.assertTrue(parser.eof())
-        return sink
-
-    def check(self, octets: bytes, content: bytes, *, method: bytes = b"GET", reusable: bool = True) -> None:
-        for pieces in every_split(octets):
-            sink = self.responses(pieces, method)
-            self.assertEqual(sink.content, content)
-            self.assertEqual(sink.seen[-1], ("end", reusable), pieces)
-
-    def test_content_length(self) -> None:
-        """Content of a given length."""
-        self.check(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", b"hi")
-
-    def test_chunked(self) -> None:
-        """Chunks, without their framing."""
-        self.check(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n", b"hi")
-
-    def test_closing(self) -> None:
-        """A back end that will close is not used again."""
-        self.check(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi", b"hi", reusable=False)
-        self.check(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi", b"hi", reusable=False)
-
-    def test_no_content(self) -> None:
-        """204 and 304 have none, whatever length they speak of."""
-        self.check(b"HTTP/1.1 204 No Content\r\n\r\n", b"")
-        self.check(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 99\r\n\r\n", b"")
-
-    def test_interim(self) -> None:
-        """Interim responses come before the one that counts."""
-        for pieces in every_split(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"):
-            sink = self.responses(pieces)
-            self.assertEqual([event[0] for event in sink.seen], [100, 200, "end"])
-            self.assertEqual(sink.content, b"hi")
-
-    def test_head(self) -> None:
-        """An answer to HEAD ends behind its head, and the connection goes on."""
-        octets = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n"
-        self.check(octets, b"", method=b"HEAD")
-        sink = Responses()
-        parser = ResponseParser(sink, LIMITS)
-        for _ in range(2):
-            parser.expect(b"HEAD")
-            parser.feed(octets)
-        parser.expect(b"GET")
-        parser.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
-        self.assertEqual(sink.content, b"hi")
-
-    def test_until_the_end(self) -> None:
-        """Without a length the end of the connection is the end of the content."""
-        for pieces in every_split(b"HTTP/1.1 200 OK\r\n\r\nhi"):
-            sink = self.responses(pieces, ends=True)
-            self.assertEqual((sink.content, sink.seen[-1]), (b"hi", ("end", False)))
-
-    def test_cut_short(self) -> None:
-        """An end before the announced length, or within a head, completes nothing."""
-        for octets in (
-            b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhi",
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n",
-            b"HTTP/1.1 200 OK\r\nContent",
-            b"HTTP/1.1 100 Continue\r\n\r\n",
-            b"",
-        ):
-            parser = ResponseParser(Responses(), LIMITS)
-            parser.expect(b"GET")
-            if octets:
-                parser.feed(octets)
-            self.assertFalse(parser.eof(), octets)
-
-    def test_refused(self) -> None:
-        """What is no response, or more than one."""
-        for octets in (
-            b"SSH-2.0-OpenSSH\r\n",
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
-            b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
-            b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
-            b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
-            b"HTTP/1.1 200 OK\r\nX: " + b"y" * 3000,
-        ):
-            parser = ResponseParser(Responses(), LIMITS)
-            parser.expect(b"GET")
-            self.assertRaises(BadMessage, parser.feed, octets)
-
-    def test_unasked(self) -> None:
-        """A back end speaks when it is asked."""
-        parser = ResponseParser(Responses(), LIMITS)
-        self.assertRaises(BadMessage, parser.feed, b"HTTP/1.1 200 OK\r\n\r\n")

@@ -1,0 +1,93 @@
+"""The factory of one service's clients, and all that its connections share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import ServerFactory
+
+from lbarray.http.forwarding import Forwarding
+from lbarray.http.limits import Limits
+from lbarray.telemetry.counters import Counters
+from lbarray.values import BackendAddress, ServiceId
+from lbarray.worker.backend import BackendConnection, IdleLifetimes
+from lbarray.worker.client import ClientConnection
+
+__all__ = ["ClientFactory"]
+
+
+class ClientFactory(ServerFactory):
+    """Makes the connections of one service.
+
+    :param requests: an :class:`lbarray.interfaces.IRequestScheduler`.
+    :param filters: :class:`lbarray.interfaces.IResponseFilter` providers, the first is nearest to the back end.
+    :param upgrades: lower-case names of the protocols that clients may switch to.
+    :param node_name: tell in responses who made them; empty for not.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        *,
+        reactor: Any,
+        service_id: ServiceId,
+        tls: bool,
+        requests: Any,
+        filters: Sequence[Any],
+        limits: Limits,
+        counters: Counters,
+        forwarding: Forwarding | None = None,
+        upgrades: Sequence[str] = ("websocket",),
+        lifetimes: IdleLifetimes | None = None,
+        node_name: str = "",
+    ) -> None:
+        self.reactor = reactor
+        self.seconds = reactor.seconds
+        self.service_id = service_id
+        self.tls = tls
+        self.requests = requests
+        self.filters = tuple(filters)
+        self.limits = limits
+        self.counters = counters
+        self.forwarding = forwarding or Forwarding()
+        self.upgrades = frozenset(name.lower().encode() for name in upgrades)
+        self.lifetimes = lifetimes or IdleLifetimes()
+        self.node_field = (b"X-Lbarray-Node", node_name.encode()) if node_name else None
+        self.connections: set[Any] = set()
+        self.accepted = 0
+        self.requests_begun = 0
+        self.tunnels = 0
+        self.stopping = False
+
+    def reconfigure(
+        self,
+        *,
+        filters: Sequence[Any],
+        limits: Limits,
+        forwarding: Forwarding,
+        upgrades: Sequence[str],
+        node_name: str,
+    ) -> None:
+        """Serve like this: connections that are open follow from their next request on where they can."""
+        self.filters = tuple(filters)
+        self.limits = limits
+        self.forwarding = forwarding
+        self.upgrades = frozenset(name.lower().encode() for name in upgrades)
+        self.node_field = (b"X-Lbarray-Node", node_name.encode()) if node_name else None
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        return ClientConnection(self)
+
+    def backend_connection(self, backend: BackendAddress) -> BackendConnection:
+        """A connection to this back end that is not open yet."""
+        return BackendConnection(self.limits, (backend.host, backend.port), self.lifetimes, self.seconds)
+
+    def sweep(self) -> None:
+        """End what has been waiting for too long. Called about once a second; costs nothing per request."""
+        now = self.seconds()
+        late = [connection for connection in self.connections if connection.deadline <= now]
+        for connection in late:
+            connection.timed_out()
