@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import sys
 import time
 from pathlib import Path
@@ -132,7 +130,8 @@ def makeService(options: Options) -> IService:
     """The service of one node; ends the process with one clear line when it cannot be."""
     from twisted.internet import reactor
 
-    from lbarray.node import NodeService, node_name
+    from lbarray.daemon.service import Daemon
+    from lbarray.node import node_name
 
     try:
         if options.subCommand == "rewrite":
@@ -149,22 +148,21 @@ def makeService(options: Options) -> IService:
         # Twisted counts its timers by the wall clock: set back by an hour, an owner would fall silent for an hour.
         # No timer runs yet, so the reactor may as well count by the clock that nobody sets.
         vars(reactor)["seconds"] = time.monotonic
-        node = NodeService(reactor=reactor, config=config, name=name, roles=roles, file=file)
+        return Daemon(reactor=reactor, config=config, name=name, roles=roles, file=file, log_to=_log_to(options))
     except ArrayError as error:
         refuse(error)
-    reactor.callWhenRunning(_reload_on_hangup, reactor, node)
-    return node
 
 
-def _reload_on_hangup(reactor: Any, node: Any) -> None:
-    """SIGHUP, as ``systemctl reload`` sends it, means: take up the configuration file as it is now."""
+def _log_to(options: Options) -> str | None:
+    """Where the log goes: our own lines unless twistd was told of another logger; ``None`` for that.
 
-    def reload() -> None:
-        with contextlib.suppress(ArrayError):  # the log has it already
-            node.configuring.reload()
-
-    # A handler may run between any two instructions: the work is done in the reactor's own time.
-    signal.signal(signal.SIGHUP, lambda number, frame: reactor.callFromThread(reload))
+    A daemon in the background has no standard output: twistd then names a file.
+    """
+    outer = options.parent
+    if outer is None or outer.get("logger") or outer.get("syslog"):
+        return None
+    file = outer.get("logfile")
+    return file or ("-" if outer.get("nodaemon") else "twistd.log")
 
 
 def refuse(error: ArrayError) -> NoReturn:

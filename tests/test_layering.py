@@ -15,6 +15,7 @@ PACKAGE = ROOT / "lbarray"
 ROWS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("commands", "tap"),
+    ("daemon",),
     ("testbed",),
     ("testing",),
     ("node",),

@@ -7,6 +7,7 @@ import attrs
 from lbarray.config.array import Array, Failover, Membership, Node
 from lbarray.config.cdn import Cdn
 from lbarray.config.console import Console
+from lbarray.config.logs import Log
 from lbarray.config.pools import Pool
 from lbarray.config.scalars import Name
 from lbarray.config.scheduler import Scheduler
@@ -30,6 +31,7 @@ class Config:
     cdn: Cdn | None = None
     worker: Worker = attrs.field(factory=Worker)
     console: Console = attrs.field(factory=Console)
+    log: Log = attrs.field(factory=Log)
 
     @property
     def standalone(self) -> bool:

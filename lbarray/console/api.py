@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import attrs
 from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -17,95 +16,20 @@ from twisted.web.server import Request as SiteRequest
 
 from lbarray.console.access import Access, Caller
 from lbarray.console.actions import Action, Refused
+from lbarray.console.dashboard import FILES, PageFile
+from lbarray.console.live import LiveFeed
 from lbarray.console.metrics import exposition
 from lbarray.console.openapi import document
+from lbarray.console.resources import JSON, ApiResource, error_of
 from lbarray.console.tables import status_tables
 from lbarray.console.view import NodeView
-from lbarray.errors import ArrayError, BadConfig, SystemRefused
+from lbarray.errors import ArrayError
 
 __all__ = ["api_site"]
 
 #: Octets of a request's content: the largest is a configuration.
 MAX_CONTENT = 1 << 20
-JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
-
-
-def error_of(error: ArrayError) -> tuple[int, dict[str, object]]:
-    """The HTTP status of an error, and its one shape: ``{"error": {"reason", "message", …}}``."""
-    said: dict[str, object] = {"reason": "refused", "message": str(error)}
-    status = 409
-    if isinstance(error, Refused):
-        status, said["reason"] = error.status, error.reason
-    elif isinstance(error, BadConfig):
-        status, said["reason"] = 422, "bad_config"
-        said["problems"] = [attrs.asdict(problem) for problem in error.problems]
-    elif isinstance(error, SystemRefused):
-        status, said["reason"] = 503, "system_refused"
-        said["advice"] = error.advice
-    return status, {"error": said}
-
-
-class ApiResource(Resource):
-    """A resource that answers in one shape, also when something is wrong."""
-
-    def __init__(self, view: NodeView, access: Access) -> None:
-        super().__init__()
-        self.view = view
-        self.access = access
-
-    def getChild(self, path: bytes, request: Request) -> Resource:
-        return _Nowhere(self.view, self.access)
-
-    def send(self, request: Request, content: bytes, content_type: str = JSON, status: int = 200) -> bytes:
-        """The whole answer."""
-        request.setResponseCode(status)
-        for name, value in (
-            ("content-type", content_type),
-            ("cache-control", "no-store"),
-            ("x-content-type-options", "nosniff"),
-            ("content-length", str(len(content))),
-        ):
-            request.setHeader(name.encode(), value.encode())
-        return content
-
-    def send_json(self, request: Request, value: object, status: int = 200) -> bytes:
-        """A value as JSON."""
-        return self.send(request, json.dumps(value, indent=1, default=str).encode() + b"\n", status=status)
-
-    def refuse(self, request: Request, status: int, reason: str, message: str) -> bytes:
-        """An error of the caller's."""
-        if status == 401:
-            request.setHeader(b"www-authenticate", b'Bearer realm="lbarray"')
-        return self.send_json(request, {"error": {"reason": reason, "message": message}}, status)
-
-    def render(self, request: Request) -> Any:
-        caller = self.access.of(request)
-        if not caller.may_read:
-            return self.refuse(
-                request, 401, "unauthorized", "a token or a client certificate is needed: Authorization: Bearer TOKEN"
-            )
-        handler = getattr(self, "do_" + request.method.decode("ascii", "replace"), None)
-        if request.method == b"HEAD":
-            handler = getattr(self, "do_GET", None)
-        if handler is None:
-            allowed = sorted(name[3:] for name in dir(self) if name.startswith("do_"))
-            request.setHeader(b"allow", ", ".join(allowed).encode())
-            return self.refuse(request, 405, "method_not_allowed", f"{request.path.decode()} takes {allowed[0]}")
-        answer = handler(request, caller)
-        if request.method == b"HEAD" and isinstance(answer, bytes):
-            request.write(answer)  # the head only
-            request.finish()
-            return NOT_DONE_YET
-        return answer
-
-
-class _Nowhere(ApiResource):
-    def _nothing(self, request: Request, caller: Caller) -> bytes:
-        path = request.path.decode("ascii", "replace")[:200]
-        return self.refuse(request, 404, "not_found", f"nothing at {path}; /openapi.json says what there is")
-
-    do_GET = do_POST = do_PUT = do_DELETE = _nothing
 
 
 class Content(ApiResource):
@@ -226,7 +150,23 @@ class _Performing(ApiResource):
         return self.view.actions.perform(self._action().name, arguments, who)
 
 
-def _root(view: NodeView, access: Access) -> Resource:
+class _Live(ApiResource):
+    """The feed of server-sent events."""
+
+    isLeaf = True
+
+    def __init__(self, view: NodeView, access: Access, feed: LiveFeed) -> None:
+        super().__init__(view, access)
+        self._feed = feed
+
+    def do_GET(self, request: Request, caller: Caller) -> Any:
+        listening = self._feed.listen(request)
+        if listening is None:
+            return self.refuse(request, 503, "too_many_listeners", "too many are listening already")
+        return listening
+
+
+def _root(view: NodeView, access: Access, reactor: Any) -> Resource:
     root = ApiResource(view, access)
 
     def put(path: str, content_type: str, make: Callable[[], str]) -> None:
@@ -237,6 +177,9 @@ def _root(view: NodeView, access: Access) -> Resource:
     put("metrics", "text/plain; version=0.0.4; charset=utf-8", lambda: exposition(view))
     put("healthz", TEXT, lambda: "ok\n")
     put("openapi.json", JSON, lambda: json.dumps(document(view.actions, view.version), indent=1) + "\n")
+    for path in FILES:
+        root.putChild(path.encode(), PageFile(view, access, path))
+    root.putChild(b"live", _Live(view, access, LiveFeed(view, reactor)))
     root.putChild(b"actions", _Listing(view, access, True))
     root.putChild(b"queries", _Listing(view, access, False))
     return root
@@ -260,6 +203,6 @@ class _QuietSite(Site):
 
 def api_site(view: NodeView, access: Access, reactor: Any) -> Site:
     """The site of one node's API."""
-    site = _QuietSite(_root(view, access), requestFactory=_Bounded, reactor=reactor)
+    site = _QuietSite(_root(view, access, reactor), requestFactory=_Bounded, reactor=reactor)
     site.noisy = False
     return site

@@ -33,6 +33,8 @@ _ERROR = {
 }
 
 _READING = (
+    ("/", "text/html", "The dashboard."),
+    ("/live", "text/event-stream", "Server-sent events: ``status`` each second, ``happened`` as it happens."),
     ("/status", "application/json", "Everything the node knows of itself and of the array."),
     ("/tables", "text/plain", "The same for people."),
     ("/metrics", "text/plain", "Counters and gauges for Prometheus."),

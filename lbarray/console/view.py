@@ -8,6 +8,7 @@ import attrs
 
 from lbarray.console.actions import Actions
 from lbarray.telemetry.counters import Counters
+from lbarray.telemetry.events import RecentEvents
 
 __all__ = ["NodeView"]
 
@@ -18,6 +19,7 @@ class NodeView:
 
     :ivar parts: what gives, for each key of the status, its value now.
     :ivar actions: what can be asked of the node and changed in it.
+    :ivar events: what happened lately.
     """
 
     node: str
@@ -27,6 +29,7 @@ class NodeView:
     counters: Counters
     parts: Callable[[], Mapping[str, Callable[[], object]]]
     actions: Actions = attrs.field(factory=Actions)
+    events: RecentEvents = attrs.field(factory=RecentEvents)
 
     def status(self) -> dict[str, object]:
         """Everything, ready for JSON."""

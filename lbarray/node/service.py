@@ -35,6 +35,7 @@ from lbarray.rewrite.chain import RewriteFilter
 from lbarray.scheduler.feedback import FeedbackService
 from lbarray.scheduler.service import SchedulerService
 from lbarray.telemetry.counters import Counters
+from lbarray.telemetry.events import RecentEvents
 from lbarray.values import Load, NodeReport, Role
 from lbarray.worker.acceptance import AcceptanceCheck
 from lbarray.worker.service import WorkerService
@@ -57,13 +58,14 @@ class NodeService(MultiService):
     :param file: where the configuration came from; without it nothing can be reloaded.
     """
 
-    log = Logger()
-
     def __init__(self, *, reactor: Any, config: Config, name: str, roles: Role, file: ConfigFile | None = None) -> None:
         super().__init__()
+        # As an attribute of the class it would be called after whoever inherits from this one.
+        self.log = Logger("lbarray.node")
         self.config = config
         self.node_name = name
         self.counters = Counters()
+        self.events = RecentEvents()
         self.draining = False
         self._stopping = False
         self.reactor = reactor
@@ -260,6 +262,7 @@ class NodeService(MultiService):
 
     def startService(self) -> None:
         started: list[Service] = []
+        self.events.start()
         try:
             self._prepare()
             for part in self._parts:
@@ -271,6 +274,7 @@ class NodeService(MultiService):
                 part.stopService()
             if started:
                 self._undo()
+            self.events.stop()
             self.log.critical("node {name} cannot start: {error}", name=self.node_name, error=error)
             raise SystemExit(1) from None
         self.running = 1
@@ -301,6 +305,7 @@ class NodeService(MultiService):
             if part is not self.failover:
                 stopped.addCallback(self._stop, part)
         stopped.addCallback(lambda _: self._undo())
+        stopped.addCallback(lambda _: self.events.stop())
         stopped.callback(None)
         return stopped
 

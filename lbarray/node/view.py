@@ -54,6 +54,7 @@ def node_view(node: NodeService) -> NodeView:
         counters=node.counters,
         parts=parts,
         actions=node_actions(node),
+        events=node.events,
     )
 
 

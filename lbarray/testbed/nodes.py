@@ -88,6 +88,7 @@ own_hosts = ["{site}"]
 
 [console]
 status = "127.0.0.1:9080"
+token_file = "api.token"
 manhole = {{ listen = "127.0.0.1:4722", user = "admin", password_file = "manhole.password" }}
 """
 
@@ -170,7 +171,11 @@ class Array:
 
     def _write_files(self) -> None:
         write_certificate(self.folder, SITE, VIP)
-        for name, text in (("array.key", secrets.token_hex(32)), ("manhole.password", secrets.token_urlsafe(12))):
+        for name, text in (
+            ("array.key", secrets.token_hex(32)),
+            ("manhole.password", secrets.token_urlsafe(12)),
+            ("api.token", secrets.token_hex(16)),
+        ):
             path = self.folder / name
             path.touch(mode=0o600)
             path.write_text(text + "\n")
@@ -203,7 +208,7 @@ class Array:
             self.host(name).start("nginx", "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf"), log=log)
         # nginx drops its privileges for files that it must read.
         run(["chmod", "-R", "a+rX", str(self.folder)])
-        for private in ("array.key", "site.key", "manhole.password"):
+        for private in ("array.key", "site.key", "manhole.password", "api.token"):
             (self.folder / private).chmod(0o600)
 
     # Nodes

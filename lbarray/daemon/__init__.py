@@ -1,0 +1,1 @@
+"""A node as a process of its own: its log, its signals, its supervisor, its privileges."""
