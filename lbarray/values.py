@@ -168,6 +168,7 @@ class NodeReport:
     :ivar draining: it wants no new connections.
     :ivar weight: what the configuration gives it, against the others'.
     :ivar share: how much of that it takes now, in thousandths: less while it starts or is busier than the others.
+    :ivar owned: the VIPs that it owns.
     """
 
     name: str
@@ -180,6 +181,7 @@ class NodeReport:
     weight: int = 100
     share: int = 1000
     incarnation: int = 0
+    owned: tuple[Address, ...] = ()
 
 
 @attrs.frozen

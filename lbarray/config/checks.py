@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lbarray.config.model import Config
 from lbarray.config.problems import nearest
+from lbarray.config.routers import wrong_routers
 from lbarray.config.services import Service
 from lbarray.errors import Problem
 
@@ -36,9 +37,6 @@ def _array(config: Config) -> Iterator[Problem]:
             "addresses, but no array.nodes",
             "no vips in a standalone node; or the machines that share them, in array.nodes",
         )
-    for place, vip in enumerate(array.vips):
-        if vip.version == 6:
-            yield Problem(f"array.vips[{place}]", f'"{vip}"', "an IPv4 address: IPv6 is not served by an array yet")
     seen: dict[str, str] = {}
     for name, node in array.nodes.items():
         other = seen.setdefault(str(node.address), name)
@@ -48,12 +46,23 @@ def _array(config: Config) -> Iterator[Problem]:
                 f'"{node.address}", the same as node {other}',
                 "its own address",
             )
-        if node.address.version == 6:
-            yield Problem(f"array.nodes.{name}.address", f'"{node.address}"', "an IPv4 address, for now")
+        if node.address6 is not None and node.address6.version == 4:
+            yield Problem(f"array.nodes.{name}.address6", f'"{node.address6}"', "its IPv6 address")
         if any(node.address == vip.ip for vip in array.vips):
             yield Problem(f"array.nodes.{name}.address", f'"{node.address}", which is a VIP', "the node's own address")
-    if config.failover.interval > 40.95:
-        yield Problem("failover.interval", f"{config.failover.interval} s", "0.01 to 40.95 seconds (RFC 9568 §5.2.7)")
+    yield from _unicast(config)
+    yield from wrong_routers(array, config.failover)
+
+
+def _unicast(config: Config) -> Iterator[Problem]:
+    """Each node needs an address of each family that is advertised to it."""
+    versions = {vip.version for vip in config.array.vips} if config.failover.unicast else set()
+    for name, node in config.array.nodes.items():
+        if 6 in versions and node.address.version == 4 and node.address6 is None:
+            yield Problem(f"array.nodes.{name}.address6", "nothing", "its IPv6 address, for failover.unicast")
+        if 4 in versions and node.address.version == 6:
+            found = f'"{node.address}"'
+            yield Problem(f"array.nodes.{name}.address", found, "an IPv4 address, for failover.unicast with IPv4 VIPs")
 
 
 def _services(config: Config) -> Iterator[Problem]:
@@ -128,6 +137,8 @@ def missing_files(config: Config) -> list[Problem]:
 def _files(config: Config) -> Iterator[tuple[str, Path, str]]:
     if config.array.key_file is not None:
         yield "array.key_file", config.array.key_file, "a file with the array's shared secret"
+    for place, path in enumerate(config.array.accepted_key_files):
+        yield f"array.accepted_key_files[{place}]", path, "a file with a shared secret"
     for name, service in config.services.items():
         if service.tls is not None:
             yield f"services.{name}.tls.certificate", service.tls.certificate, "a certificate chain in PEM"
@@ -154,7 +165,7 @@ def _unreadable(key: str, path: Path, what: str) -> Problem | None:
         return Problem(key, f'"{path}": {error.strerror}', f"{what}, readable by this user")
     if not octets.strip():
         return Problem(key, f'"{path}": an empty file', what)
-    if key in ("array.key_file", "console.token_file"):
+    if key in ("array.key_file", "console.token_file") or key.startswith("array.accepted_key_files"):
         if len(path.read_bytes().split(b"\n", 1)[0].strip()) < 16:
             return Problem(key, f'"{path}": fewer than 16 octets', what + " (openssl rand -hex 32)")
         if mode & 0o007:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import attrs
 
-from lbarray.config.array import Array, Failover, Membership, Node
+from lbarray.config.array import Array, Membership, Node
 from lbarray.config.cdn import Cdn
 from lbarray.config.console import Console
+from lbarray.config.failover import Failover
 from lbarray.config.logs import Log
 from lbarray.config.pools import Pool
 from lbarray.config.scalars import Name

@@ -17,9 +17,10 @@ from twisted.conch.manhole_ssh import ConchFactory, TerminalRealm, TerminalSessi
 from twisted.conch.ssh.keys import BadKeyError, Key
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.portal import Portal
+from twisted.internet.defer import Deferred
 
 from lbarray.console.listening import ConsolePort
-from lbarray.console.tables import array_table, pools_table, services_table, table
+from lbarray.console.tables import array_table, failover_table, pools_table, services_table, table
 from lbarray.console.view import NodeView
 from lbarray.errors import ArrayError, SystemRefused
 
@@ -41,11 +42,11 @@ class _Node(_Shown):
         super().__init__(lambda: _node_table(view))
         self._view = view
 
-    def step_down(self) -> str:
-        """Hand the VIPs to another node."""
-        return _said(self._view, "step-down")
+    def handover(self, to: str | None = None, vip: str | None = None) -> object:
+        """Move the VIPs to the node ``to``, or to whoever is next in line; ``vip`` names only some of them."""
+        return _said(self._view, "handover", to=to, vip=vip)
 
-    def drain(self, draining: bool = True) -> str:
+    def drain(self, draining: bool = True) -> object:
         """Take no new clients, or take them again."""
         return _said(self._view, "drain", draining=draining)
 
@@ -61,25 +62,31 @@ class _Pools(_Shown):
         return self
 
 
-def _said(view: NodeView, action: str, **arguments: object) -> str:
-    """Perform an action, and what it says; its refusal is said as well."""
+def _said(view: NodeView, action: str, **arguments: object) -> Any:
+    """Perform an action, and what it says, now or as a Deferred, which the prompt waits for; so with its refusal."""
     try:
         result = view.actions.perform(action, arguments, "the manhole")
     except ArrayError as error:
         return str(error)
+    if isinstance(result, Deferred):
+        return result.addCallbacks(_in_words, lambda failure: str(failure.value))
+    return _in_words(result)
+
+
+def _in_words(result: object) -> str:
     return str(result.get("said", result)) if isinstance(result, dict) else repr(result)
 
 
 def _node_table(view: NodeView) -> str:
     status = view.status()
     failover = status.get("failover")
-    state = failover.get("state") if isinstance(failover, dict) else "standalone"
+    owned = failover.get("owned") if isinstance(failover, dict) else None
     rows: list[list[object]] = [
         ["node", view.node],
         ["array", view.array],
         ["version", view.version],
         ["up for s", status["uptime_s"]],
-        ["failover", state],
+        ["owns", " ".join(owned) if isinstance(owned, list) else ""],
     ]
     rows += [[f"{name} {label}".strip(), value] for name, label, value in view.counters]
     return table(["what", "value"], rows)
@@ -90,6 +97,7 @@ def namespace(view: NodeView) -> dict[str, object]:
     return {
         "array": _Shown(lambda: array_table(view.status())),
         "node": _Node(view),
+        "vip": _Shown(lambda: failover_table(view.status())),
         "services": _Shown(lambda: services_table(view.status())),
         "pools": _Pools(view),
         "view": view,

@@ -30,10 +30,7 @@ class _Collector:
         yield from families.values()
         yield from _services(_mapping(status.get("services")))
         yield from _backends(_mapping(status.get("pools")))
-        failover = _mapping(status.get("failover"))
-        if failover:
-            active = 1 if failover.get("state") == "active" else 0
-            yield GaugeMetricFamily("lbarray_vip_owner", "1 when this node owns the VIPs", value=active)
+        yield from _routers(_mapping(_mapping(status.get("failover")).get("routers")))
 
 
 def _mapping(value: object) -> Mapping[str, object]:
@@ -49,6 +46,30 @@ def _services(services: Mapping[str, object]) -> Iterator[Metric]:
         requests.add_metric([name], _number(values.get("requests")))
     yield connections
     yield requests
+
+
+def _routers(routers: Mapping[str, object]) -> Iterator[Metric]:
+    """By VIP; advertisements in and out are counters by router."""
+    labels = ["vip", "router"]
+    owner = GaugeMetricFamily("lbarray_vip_owner", "1 when this node owns the VIP", labels=labels)
+    fit = GaugeMetricFamily("lbarray_vip_fit", "1 when this node may own the VIP", labels=labels)
+    priority = GaugeMetricFamily("lbarray_vip_priority", "What this node advertises, 1 to 255", labels=labels)
+    transitions = CounterMetricFamily("lbarray_vip_transitions", "VIP taken or given up here", labels=labels)
+    takeover = GaugeMetricFamily(
+        "lbarray_vip_last_takeover_seconds", "From the last owner's last word until the VIP was here", labels=labels
+    )
+    for name, router in routers.items():
+        values = _mapping(router)
+        vips = values.get("vips")
+        for vip in vips if isinstance(vips, list) else []:
+            place = [str(vip).partition("/")[0], name]
+            owner.add_metric(place, 1 if values.get("state") == "active" else 0)
+            fit.add_metric(place, 0 if values.get("state") == "unfit" else 1)
+            priority.add_metric(place, _number(values.get("priority")))
+            transitions.add_metric(place, _number(values.get("transitions")))
+            if values.get("takeover_s") is not None:
+                takeover.add_metric(place, _number(values.get("takeover_s")))
+    yield from (owner, fit, priority, transitions, takeover)
 
 
 def _backends(pools: Mapping[str, object]) -> Iterator[Metric]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["array_table", "pools_table", "services_table", "status_tables", "table"]
+__all__ = ["array_table", "failover_table", "pools_table", "services_table", "status_tables", "table"]
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -41,9 +41,37 @@ def _part(status: Mapping[str, object], key: str) -> Mapping[str, object]:
     return value if isinstance(value, Mapping) else {}
 
 
+def _vips(member: Mapping[str, object]) -> list[str]:
+    """What a member owns; an IPv6 router's link-local address is nobody's business."""
+    owned = member.get("owned")
+    return [vip for vip in owned if not vip.startswith("fe80:")] if isinstance(owned, list) else []
+
+
+def failover_table(status: Mapping[str, object]) -> str:
+    """The virtual routers as this node sees them."""
+    rows = []
+    routers = _part(_part(status, "failover"), "routers")
+    if not routers:
+        return ""
+    for name, router in routers.items():
+        assert isinstance(router, Mapping)
+        failing = router.get("failing")
+        why = "; ".join(str(each) for each in failing.values()) if isinstance(failing, Mapping) else ""
+        vips = router.get("vips")
+        rows.append(
+            [
+                name,
+                " ".join(vips) if isinstance(vips, list) else "",
+                *(router.get(key) for key in ("state", "owner", "priority", "transitions", "since_s", "takeover_s")),
+                why,
+            ]
+        )
+    heads = ["router", "VIPs", "here", "owner", "priority", "transitions", "since s", "last takeover s", "failing"]
+    return table(heads, rows)
+
+
 def array_table(status: Mapping[str, object]) -> str:
     """The nodes: who is in, who owns the VIPs, how busy each is."""
-    owner = _part(status, "failover").get("owner")
     membership = _part(status, "membership")
     rows = []
     for name, member in _part(membership, "members").items():
@@ -52,7 +80,7 @@ def array_table(status: Mapping[str, object]) -> str:
             [
                 name,
                 member.get("address"),
-                "owner" if member.get("address") == owner else "",
+                " ".join(_vips(member)),
                 member.get("accepting"),
                 member.get("draining"),
                 member.get("weight"),
@@ -103,5 +131,5 @@ def pools_table(status: Mapping[str, object]) -> str:
 def status_tables(status: Mapping[str, object]) -> str:
     """The whole status for people."""
     head = f"node {status['node']} of array {status['array']}, up {status['uptime_s']} s"
-    parts = [head, array_table(status), services_table(status), pools_table(status)]
+    parts = [head, array_table(status), failover_table(status), services_table(status), pools_table(status)]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -88,7 +88,9 @@ class Machine:
     :param source: the address our advertisements come from: breaks ties of priority (§6.4.3).
     :param preempt: take over from an Active Router of lower priority.
     :param preempt_delay_s: but only after having heard it for so long.
+    :ivar base_priority: what this node is worth now (:meth:`adjust`).
     :ivar priority: what we advertise: ``base_priority``, or more after :meth:`claim`.
+    :ivar suspended: this node may not own the addresses (:meth:`suspend`).
     :ivar owner: who owns the addresses as far as we know; ``source`` when we do.
     :ivar deadline: when to call :meth:`tick`, in the clock of the ``now`` arguments; ``None`` for never.
     """
@@ -111,6 +113,7 @@ class Machine:
         self.preempt = preempt
         self.preempt_delay_s = preempt_delay_s
         self.state = State.INITIALIZE
+        self.suspended = False
         self.owner: Address | None = None
         self.deadline: float | None = None
         self._active_interval_s = interval_s
@@ -138,7 +141,7 @@ class Machine:
 
     def start(self, now: float) -> list[Effect]:
         """Begin (§6.4.1)."""
-        if self.state is not State.INITIALIZE:
+        if self.state is not State.INITIALIZE or self.suspended:
             return []
         if self.priority == 255:
             return self._become_active(now)
@@ -155,6 +158,35 @@ class Machine:
         self.state, self.deadline, self.owner = State.INITIALIZE, None, None
         self._leaving_until, self._yielded, self.priority = None, False, self.base_priority
         return effects
+
+    def suspend(self) -> list[Effect]:
+        """This node is not fit to own the addresses (no carrier, no plane): give them up, and take none."""
+        owner = None if self.state is State.ACTIVE else self.owner
+        effects = self.stop()
+        self.suspended, self.owner = True, owner
+        return effects
+
+    def resume(self, now: float) -> list[Effect]:
+        """Fit again: wait as at the start, because we do not know who owns the addresses."""
+        if not self.suspended:
+            return []
+        self.suspended, self.owner = False, None
+        return self.start(now)
+
+    def adjust(self, priority: int, now: float) -> list[Effect]:
+        """This node is worth ``priority`` from now on; the others hear it at once where it matters.
+
+        A lower one ends a claim: what was claimed is for somebody who is fit for it.
+        """
+        if priority == self.base_priority:
+            return []
+        claimed = self.priority > self.base_priority and priority > self.base_priority
+        self.base_priority = priority
+        self.priority = max(self.priority, priority) if claimed else priority
+        if self.state is not State.ACTIVE or self.leaving:
+            return []
+        self.deadline = now + self.interval_s
+        return [Advertise(self.priority)]
 
     def hand_over(self, now: float) -> list[Effect]:
         """Invite the others to take the addresses, and keep them until one has.
@@ -217,8 +249,11 @@ class Machine:
     def received(self, advertisement: Advertisement, source: Address, now: float) -> list[Effect]:
         """An advertisement for this router came from ``source``.
 
-        :raises NeverStarted: the machine is in the Initialize state.
+        :raises NeverStarted: the machine was not started.
         """
+        if self.suspended:
+            self.owner = source if advertisement.priority else None
+            return []
         if self.state is State.BACKUP:
             return self._heard_as_backup(advertisement, source, now)
         if self.state is State.ACTIVE and self._overslept(now):
@@ -237,7 +272,7 @@ class Machine:
         self.owner, self._owner_priority = source, heard.priority
         if heard.priority >= self.priority:
             self._preempt_at = None
-        elif self.preempt and not self._yielded:
+        elif self._preempts:
             if self._preempt_at is None:
                 self._preempt_at = now + self.preempt_delay_s
             if now >= self._preempt_at:
@@ -245,6 +280,11 @@ class Machine:
         self._active_interval_s = heard.interval_cs / 100
         self.deadline = now + self.active_down_interval_s
         return []
+
+    @property
+    def _preempts(self) -> bool:
+        """May we take from a living owner of lower priority? With 255 always (§6.1, Preempt_Mode)."""
+        return (self.preempt or self.priority == 255) and not self._yielded
 
     def _heard_as_active(self, heard: Advertisement, source: Address, now: float) -> list[Effect]:
         if heard.priority == 0:

@@ -10,7 +10,16 @@ import attrs
 from lbarray.errors import Unreadable
 from lbarray.values import Address
 
-__all__ = ["Advertisement", "BadAdvertisement", "decode", "encode", "from_ipv4_datagram"]
+__all__ = [
+    "Advertisement",
+    "BadAdvertisement",
+    "check_ttl",
+    "checksum",
+    "decode",
+    "encode",
+    "from_ipv4_datagram",
+    "ip_datagram",
+]
 
 PROTOCOL = 112
 _FIXED = struct.Struct("!BBBBHH")
@@ -76,7 +85,8 @@ def encode(advertisement: Advertisement, source: Address, destination: Address) 
 def decode(message: bytes, source: Address, destination: Address) -> Advertisement:
     """Read and verify a VRRP message (RFC 9568 §7.1).
 
-    A checksum without the pseudo-header is accepted too: implementations differ for IPv4.
+    A checksum without the pseudo-header is accepted too: implementations differ for IPv4. Octets behind the addresses
+    do not count.
 
     :raises BadAdvertisement: it must be discarded.
     """
@@ -102,15 +112,30 @@ def decode(message: bytes, source: Address, destination: Address) -> Advertiseme
     return Advertisement(router_id, priority, interval_cs, addresses)
 
 
-def from_ipv4_datagram(datagram: bytes) -> tuple[Advertisement, IPv4Address]:
-    """Read what a raw IPv4 socket delivers, header included; returns the sender too.
+def from_ipv4_datagram(datagram: bytes, min_ttl: int = 255) -> tuple[bytes, IPv4Address, IPv4Address]:
+    """The VRRP message, sender and destination in what a raw IPv4 socket delivers, header included.
 
-    :raises BadAdvertisement: among others when its TTL is not 255, so that it was routed (§5.1.1.3).
+    :raises BadAdvertisement: among others when its TTL is below ``min_ttl``: below 255 it was routed (§5.1.1.3).
     """
     header = (datagram[0] & 0x0F) * 4 if datagram else 0
     if header < 20 or len(datagram) < header:
         raise BadAdvertisement("truncated", f"{len(datagram)} octets are no IPv4 datagram")
     source, destination = IPv4Address(datagram[12:16]), IPv4Address(datagram[16:20])
-    if datagram[8] != 255:
-        raise BadAdvertisement("ttl", f"advertisement from {source} with TTL {datagram[8]}: it was routed")
-    return decode(datagram[header:], source, destination), source
+    check_ttl(datagram[8], source, min_ttl)
+    return datagram[header:], source, destination
+
+
+def check_ttl(ttl: int, source: Address, min_ttl: int) -> None:
+    """:raises BadAdvertisement: the TTL or hop limit is too low (§5.1.1.3, §5.1.2.3)."""
+    if ttl < min_ttl:
+        raise BadAdvertisement("ttl", f"advertisement from {source} with TTL {ttl}: it was routed")
+
+
+def ip_datagram(message: bytes, source: Address, destination: Address) -> bytes:
+    """The message behind the IP header that the RFC wants: TTL 255, protocol 112, internetwork control (§5.1)."""
+    if source.version == 6:
+        head = struct.pack("!IHBB", 0x6C000000, len(message), PROTOCOL, 255)
+        return head + source.packed + destination.packed + message
+    head = struct.pack("!BBHHHBB", 0x45, 0xC0, 20 + len(message), 0, 0, 255, PROTOCOL)
+    check = checksum(head + b"\0\0" + source.packed + destination.packed)
+    return head + struct.pack("!H", check) + source.packed + destination.packed + message

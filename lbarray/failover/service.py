@@ -1,62 +1,57 @@
-"""Failover as a service of the node: performs what the machine decides."""
+"""Failover as a service of the node: its virtual routers, the sockets they share, and what the node knows of itself."""
 
 from __future__ import annotations
 
-import math
 import socket
-from collections.abc import Callable, Sequence
-from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from lbarray.config.failover import Script
+from lbarray.config.routers import VirtualRouter
 from lbarray.errors import SystemRefused
-from lbarray.failover.announce import REPEATS_S, announcement
-from lbarray.failover.machine import (
-    Advertise,
-    Announce,
-    Effect,
-    Machine,
-    NobodyTook,
-    ReleaseAddresses,
-    State,
-    TakeAddresses,
-    WasFrozen,
-)
+from lbarray.failover.announce import Claim
+from lbarray.failover.authentication import Authenticator
+from lbarray.failover.holding import AddressHolder, virtual_mac
+from lbarray.failover.machine import State
 from lbarray.failover.packet import Advertisement
-from lbarray.failover.protocol import VrrpWire
-from lbarray.kernel.addresses import add_address, addresses_of, remove_address
+from lbarray.failover.protocol import ClaimReader, VrrpWire
+from lbarray.failover.router import RouterOnNode
+from lbarray.failover.scripts import CheckScripts
+from lbarray.failover.tracking import Condition
+from lbarray.kernel.addresses import addresses_of
+from lbarray.kernel.firewall import accept_only, remove_table
 from lbarray.kernel.journal import Journal, Undo
 from lbarray.kernel.links import Link, link
-from lbarray.kernel.rawsocket import packet_socket, vrrp_socket
+from lbarray.kernel.linkwatch import LinkWatch
+from lbarray.kernel.rawsocket import claims_socket, packet_socket, vrrp_socket
 from lbarray.telemetry.counters import Counters
+from lbarray.values import Address, ServiceId
 
-__all__ = ["FailoverService"]
+__all__ = ["FIREWALL_TABLE", "FailoverService"]
 
-#: Seconds between two renewals of the addresses' lifetimes.
-RENEW_S = 1.0
-#: Seconds between two announcements of an owner that nothing happens to: caches forget, switches restart.
-REFRESH_S = 60.0
-#: Seconds that we go on forwarding after a successor was heard: until every neighbour has learnt of it.
-LINGER_S = 0.5
+CARRIER = Condition("carrier")
+FIREWALL_TABLE = "lbarray_accept"
 
 
 class FailoverService(Service):
-    """One virtual router (RFC 9568): its election, its addresses and their announcement.
+    """The virtual routers (RFC 9568) of one node: their election, their addresses and their announcement.
 
     :param reactor: for time and file descriptors.
-    :param address: this node's own address on ``interface``.
-    :param vips: the virtual addresses, with their prefix lengths.
+    :param address: this node's own address on ``interface``; :ivar address6: its IPv6 address, for unicast.
     :param peers: other nodes' addresses for unicast; none for multicast.
-    :param preempt_delay_s: how long an owner of lower priority is left alone.
-    :param seconds: the machine's time, ``reactor.seconds`` unless given. A clock that nobody sets is better: Twisted's
+    :param secrets: keys to sign advertisements with (the first) and to accept; none means no authentication.
+    :param services: what is let in where a router does not accept everything.
+    :param members: MAC addresses of the array's nodes, as far as they are known.
+    :param seconds: the machines' time, ``reactor.seconds`` unless given. A clock that nobody sets is better: Twisted's
         is the wall clock, and a step of it would pass for a process that stood still.
-    :param became_active: called once the addresses are ours; ``became_backup`` once they no longer are, and
-        neighbours have had the time to learn who has them.
+    :param owned: called with the addresses that this node forwards for, whenever they or :attr:`active` change. One
+        that was given up is in it until neighbours have had the time to learn who has it.
     """
 
     log = Logger()
@@ -65,260 +60,275 @@ class FailoverService(Service):
         self,
         *,
         reactor: Any,
+        node_name: str,
+        array_name: str,
         interface: str,
-        address: IPv4Address,
-        vips: Sequence[IPv4Interface | IPv6Interface],
-        router_id: int,
-        priority: int,
-        interval_s: float,
-        preempt: bool,
-        peers: Sequence[IPv4Address],
+        address: Address,
+        routers: Sequence[VirtualRouter],
         counters: Counters,
         journal: Journal,
-        became_active: Callable[[], None],
-        became_backup: Callable[[], None],
-        preempt_delay_s: float = 0.0,
+        owned: Callable[[frozenset[Address]], None],
+        address6: Address | None = None,
+        peers: Sequence[Address] = (),
+        min_ttl: int = 255,
+        secrets: Sequence[bytes] = (),
+        services: Iterable[ServiceId] = (),
+        members: Callable[[], Iterable[bytes]] = tuple,
+        scripts: Mapping[str, Script] | None = None,
+        refresh_s: float = 60.0,
+        detect_duplicates: bool = True,
         seconds: Callable[[], float] | None = None,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self.machine = Machine(
-            router_id=router_id,
-            priority=priority,
-            interval_s=interval_s,
-            source=address,
-            preempt=preempt,
-            preempt_delay_s=preempt_delay_s,
-        )
-        self.transitions = 0
+        self.routers: dict[str, RouterOnNode] = {}
+        self.owned: frozenset[Address] = frozenset()
+        self._said_active: tuple[Address, ...] = ()
+        self._specs = tuple(routers)
         self._reactor = reactor
-        self._seconds = seconds or reactor.seconds
-        self.since = self._seconds()
+        self._node_name = node_name
+        self._array_name = array_name
         self._interface = interface
         self._address = address
-        self._vips = tuple(vips)
+        self._address6 = address6
         self._peers = tuple(peers)
+        self._min_ttl = min_ttl
+        self._secrets = tuple(secrets)
+        self._services = tuple(services)
+        self._members = members
         self._counters = counters
         self._journal = journal
-        self._became_active = became_active
-        self._became_backup = became_backup
-        self._wire: VrrpWire | None = None
+        self._tell_owned = owned
+        self._refresh_s = refresh_s
+        self._detect_duplicates = detect_duplicates
+        self._seconds = seconds or reactor.seconds
+        self._wall_clock = wall_clock
+        self._wires: dict[int, VrrpWire] = {}
+        self._readers: list[ClaimReader] = []
         self._frames: socket.socket | None = None
-        self._link: Link | None = None
-        self._wake: IDelayedCall | None = None
-        self._announcing: list[IDelayedCall] = []
-        # A killed or frozen owner must not go on answering ARP beside its successor: the kernel takes the
-        # addresses away when nobody renews them, at about the time when another node takes over.
-        self._lifetime_s = math.ceil(4 * interval_s) + 2
-        self._renewals = LoopingCall(self._renew)
-        self._renewals.clock = reactor
-        self._refreshes = LoopingCall(self._send_announcements)
-        self._refreshes.clock = reactor
+        self._links = LinkWatch(reactor=reactor, interface=interface, changed=self._link_changed)
+        self._scripts = CheckScripts(reactor=reactor, scripts=scripts or {}, report=self.report)
         self._stopped: Deferred[None] | None = None
-        self._lingering: IDelayedCall | None = None
+        self._reported: dict[Condition, tuple[bool, str]] = {}
+
+    # Life
 
     def startService(self) -> None:
         """:raises SystemRefused: the interface lacks our address, or sockets are not for us."""
-        self._link = link(self._interface)
-        if self._address not in addresses_of(self._interface):
+        place = link(self._interface)
+        self._frames = packet_socket(self._interface)
+        try:
+            self._open(place)
+        except SystemRefused:
+            self._close()
+            raise
+        super().startService()
+        self._links.open()
+        for router in self.routers.values():
+            for condition, (good, why) in self._reported.items():
+                router.report(condition, good, why)
+            router.start()
+        self._scripts.startService()
+
+    def _open(self, place: Link) -> None:
+        self._restrict()
+        for version in sorted({spec.version for spec in self._specs}):
+            source = self._source(version)
+            raw = vrrp_socket(self._interface, place.index, source)
+            assert self._frames is not None
+            wire = self._wires[version] = VrrpWire(
+                reactor=self._reactor,
+                raw=raw,
+                frames=self._frames,
+                source=source,
+                scope=place.index,
+                peers=[peer for peer in self._peers if peer.version == version],
+                min_ttl=self._min_ttl,
+                authenticator=self._authenticator(),
+                wall_clock=self._wall_clock,
+                counters=self._counters,
+                heard=self._heard,
+            )
+            wire.open()
+            if self._detect_duplicates:
+                reader = ClaimReader(
+                    reactor=self._reactor,
+                    raw=claims_socket(self._interface, version),
+                    counters=self._counters,
+                    heard=self._claimed,
+                )
+                self._readers.append(reader)
+                reader.open()
+            for spec in self._specs:
+                if spec.version == version:
+                    self.routers[spec.name] = self._router(spec, source, wire)
+
+    def _source(self, version: int) -> Address:
+        """Where our advertisements of one family come from: for IPv6 a link-local address (RFC 9568 §5.1.2.1)."""
+        have = addresses_of(self._interface)
+        wanted = self._address6 if version == 6 and self._peers else self._address
+        if wanted is not None and wanted.version == version:
+            if wanted in have:
+                return wanted
             raise SystemRefused(
-                f"run as the node with the address {self._address}",
+                f"run as the node with the address {wanted}",
                 detail=f"the interface {self._interface} does not have it",
                 advice=f"compare array.nodes with: ip addr show {self._interface} (or is --node wrong?)",
             )
-        self._frames = packet_socket(self._interface)
-        raw = vrrp_socket(self._interface, self._link.index, str(self._address))
-        self._wire = VrrpWire(
+        kind = IPv6Address if version == 6 else IPv4Address
+        own = sorted(each for each in have if isinstance(each, kind) and (version == 4 or each.is_link_local))
+        if not own:
+            raise SystemRefused(
+                f"advertise the IPv{version} VIPs",
+                detail=f"the interface {self._interface} has no {'link-local ' if version == 6 else ''}"
+                f"IPv{version} address",
+                advice=f"see: ip addr show {self._interface}; sysctl net.ipv6.conf.{self._interface}.disable_ipv6",
+            )
+        first: Address = own[0]
+        return first
+
+    def _authenticator(self) -> Authenticator | None:
+        if not self._secrets:
+            return None
+        return Authenticator(secrets=self._secrets, array_name=self._array_name, incarnation=time.time_ns())
+
+    def _restrict(self) -> None:
+        """Drop what no service wants, for the routers that do not accept everything (RFC 9568 §6.1, Accept_Mode)."""
+        closed = {vip.ip for spec in self._specs if not spec.accept for vip in spec.vips if not vip.ip.is_link_local}
+        if closed:
+            self._journal.record(Undo("firewall", (FIREWALL_TABLE,)))
+            accept_only(
+                FIREWALL_TABLE, sorted(closed, key=str), [each for each in self._services if each.address in closed]
+            )
+
+    def _router(self, spec: VirtualRouter, source: Address, wire: VrrpWire) -> RouterOnNode:
+        assert self._frames is not None
+        return RouterOnNode(
             reactor=self._reactor,
-            raw=raw,
-            source=self._address,
-            peers=self._peers,
+            spec=spec,
+            node_name=self._node_name,
+            source=source,
+            holder=AddressHolder(
+                interface=self._interface,
+                vips=spec.vips,
+                mac=virtual_mac(spec.version, spec.router_id) if spec.virtual_mac else None,
+                router_id=spec.router_id,
+                interval_s=spec.interval_s,
+                journal=self._journal,
+                counters=self._counters,
+            ),
+            send=wire.send,
+            send_frame=self._frames.send,
+            read_wire=wire.doRead,
             counters=self._counters,
-            heard=self._heard,
+            seconds=self._seconds,
+            refresh_s=self._refresh_s,
+            detect_duplicates=self._detect_duplicates,
+            changed=self._changed,
         )
-        self._wire.open()
-        super().startService()
-        self._perform(self.machine.start(self._seconds()))
 
     def stopService(self) -> Deferred[None] | None:
-        """Hand the addresses over, then close. The Deferred fires when another node has them, or none wants them."""
+        """Hand the addresses over, then close. The Deferred fires when other nodes have them, or none wants them."""
         super().stopService()
         if self._stopped is not None:
             return self._stopped
-        self._perform(self.machine.hand_over(self._seconds()))
-        if not self.machine.leaving:
+        self._scripts.stopService()
+        for router in self.routers.values():
+            router.step_down()
+        if not self._leaving:
             self._close()
             return None
         self._stopped = Deferred()
         return self._stopped
 
+    @property
+    def _leaving(self) -> bool:
+        return any(router.machine.leaving for router in self.routers.values())
+
     def _close(self) -> None:
-        self._perform(self.machine.stop())
-        if self._lingering is not None:
-            self._lingering.cancel()
-            self._let_go()
-        if self._wake is not None:
-            self._wake.cancel()
-            self._wake = None
-        if self._wire is not None:
-            self._wire.close()
+        for router in self.routers.values():
+            router.stop()
+        self._links.close()
+        for wire in self._wires.values():
+            wire.close()
+        for reader in self._readers:
+            reader.close()
         if self._frames is not None:
             self._frames.close()
+        undo = Undo("firewall", (FIREWALL_TABLE,))
+        if undo in self._journal.pending():
+            remove_table(FIREWALL_TABLE)
+            self._journal.undo(undo)
 
-    def step_down(self) -> bool:
-        """Begin to hand the addresses to another node; false when we have none to hand over.
+    # What operators and the node say
 
-        They stay here until the other one has them; for good when nobody takes them.
+    def step_down(self, vip: Address | None = None) -> list[str]:
+        """Begin to hand over the addresses (of the router of ``vip``); the names of the routers that do.
+
+        They stay here until another node has them; for good when nobody takes them.
         """
-        if self.machine.state is not State.ACTIVE:
-            return False
-        self._perform(self.machine.hand_over(self._seconds()))
-        return True
+        return [router.spec.name for router in self.routers_of(vip) if router.step_down()]
 
-    def take_over(self) -> bool:
-        """Take the addresses from their living owner; false when we have them or its priority is the highest."""
-        effects = self.machine.claim(self._seconds()) if self.running else []
-        self._perform(effects)
-        return bool(effects)
+    def take_over(self, vip: Address | None = None) -> list[str]:
+        """Take the addresses (of the router of ``vip``) from their living owner; the names of the routers that did."""
+        return [router.spec.name for router in self.routers_of(vip) if router.take_over()]
+
+    def routers_of(self, vip: Address | None) -> list[RouterOnNode]:
+        """The router that has ``vip``, if there is one; all routers without a ``vip``."""
+        return [
+            router
+            for router in self.routers.values()
+            if vip is None or any(vip == held.ip for held in router.spec.vips)
+        ]
+
+    @property
+    def active(self) -> tuple[Address, ...]:
+        """The addresses that this node owns now: what it says to the others."""
+        return tuple(
+            vip.ip
+            for router in self.routers.values()
+            if router.machine.state is State.ACTIVE
+            for vip in router.spec.vips
+        )
+
+    def report(self, condition: Condition, good: bool, why: str = "") -> None:
+        """Something about this node that every router's priority depends on is so, or ``why`` it is not."""
+        self._reported[condition] = (good, why)
+        for router in self.routers.values():
+            router.report(condition, good, why)
 
     def status(self) -> dict[str, object]:
         """What the console shows."""
         return {
-            "state": self.machine.state.value,
-            "owner": str(self.machine.owner) if self.machine.owner else None,
-            "priority": self.machine.priority,
-            "leaving": self.machine.leaving,
-            "router_id": self.machine.router_id,
-            "interval_s": self.machine.interval_s,
-            "vips": [str(vip) for vip in self._vips],
-            "interface": self._interface,
-            "transitions": self.transitions,
-            "since_s": round(self._seconds() - self.since, 3),
+            "owned": sorted(str(address) for address in self.owned),
+            "routers": {name: router.status() for name, router in self.routers.items()},
         }
 
-    def _heard(self, advertisement: Advertisement, source: IPv4Address) -> None:
-        if advertisement.router_id != self.machine.router_id:
-            self._counters.add("vrrp_refused", "other_router")
-            return
-        self._counters.add("vrrp_received")
-        ours = {vip.ip for vip in self._vips}
-        if set(advertisement.addresses) != ours and advertisement.priority:
-            self._counters.add("vrrp_addresses_differ", str(source))
-        self._perform(self.machine.received(advertisement, source, self._seconds()))
+    # What the segment says
 
-    def _ticked(self) -> None:
-        self._wake = None
-        assert self._wire is not None
-        # After a pause the successor's advertisements wait in the socket: hear them before deciding.
-        self._wire.doRead()
-        if self._wake is not None:
-            self._wake.cancel()
-            self._wake = None
-        self._perform(self.machine.tick(self._seconds()))
+    def _heard(self, said: Advertisement, source: Address) -> None:
+        for router in self.routers.values():
+            if router.spec.router_id == said.router_id and router.spec.version == source.version:
+                router.heard(said, source)
+                return
+        self._counters.add("vrrp_refused", "other_router")
 
-    def _perform(self, effects: Sequence[Effect]) -> None:
-        for effect in effects:
-            if isinstance(effect, Advertise):
-                self._advertise(effect.priority)
-            elif isinstance(effect, TakeAddresses):
-                self._take()
-            elif isinstance(effect, ReleaseAddresses):
-                self._release()
-            elif isinstance(effect, Announce):
-                self._announce()
-            elif isinstance(effect, NobodyTook):
-                self.log.warn("handover: nobody took {vips}; they stay here", vips=", ".join(map(str, self._vips)))
-            elif isinstance(effect, WasFrozen):
-                self._counters.add("vrrp_frozen")
-                self.log.warn("this process stood still for {late:.1f} s: waiting anew", late=effect.late_s)
-        self._rearm()
-        if self._stopped is not None and not self.machine.leaving:
-            # Emptied first: closing performs effects too.
+    def _claimed(self, claim: Claim) -> None:
+        for router in self.routers.values():
+            router.claimed(claim, self._members())
+
+    def _link_changed(self, now: Link | None) -> None:
+        if now is None:
+            self.report(CARRIER, False, f"the interface {self._interface} is gone")
+        else:
+            self.report(CARRIER, now.carrier, f"{self._interface} has no carrier (ip link show {self._interface})")
+
+    def _changed(self) -> None:
+        owned = frozenset(vip.ip for router in self.routers.values() if router.forwards for vip in router.spec.vips)
+        if (owned, self.active) != (self.owned, self._said_active):
+            self.owned, self._said_active = owned, self.active
+            self._tell_owned(owned)
+        if self._stopped is not None and not self._leaving:
+            # Emptied first: closing changes what is owned, too.
             stopped, self._stopped = self._stopped, None
             self._close()
             stopped.callback(None)
-
-    def _rearm(self) -> None:
-        if self._wake is not None:
-            self._wake.cancel()
-            self._wake = None
-        if self.machine.deadline is not None:
-            wait = max(0.0, self.machine.deadline - self._seconds())
-            self._wake = self._reactor.callLater(wait, self._ticked)
-
-    def _advertise(self, priority: int) -> None:
-        assert self._wire is not None
-        interval_cs = max(1, round(self.machine.interval_s * 100))
-        addresses = tuple(vip.ip for vip in self._vips)
-        self._wire.send(Advertisement(self.machine.router_id, priority, interval_cs, addresses))
-
-    def _take(self) -> None:
-        if self._lingering is not None:
-            self._lingering.cancel()
-            self._lingering = None
-        self.transitions += 1
-        self.since = self._seconds()
-        for vip in self._vips:
-            try:
-                self._journal.record(Undo("address", (self._interface, str(vip))))
-                add_address(self._interface, vip, lifetime_s=self._lifetime_s)
-            except SystemRefused as error:
-                self._counters.add("vip_refused", str(vip))
-                self.log.critical("cannot take the VIP over: {error}", error=error)
-        self._renewals.start(RENEW_S, now=False)
-        self._refreshes.start(REFRESH_S, now=False)
-        self.log.info("owner of {vips} now: this node is the scheduler", vips=", ".join(map(str, self._vips)))
-        self._became_active()
-
-    def _release(self) -> None:
-        self.since = self._seconds()
-        if self._renewals.running:
-            self._renewals.stop()
-        if self._refreshes.running:
-            self._refreshes.stop()
-        for call in self._announcing:
-            if call.active():
-                call.cancel()
-        self._announcing.clear()
-        for vip in self._vips:
-            try:
-                self._journal.undo(Undo("address", (self._interface, str(vip))))
-                remove_address(self._interface, vip)
-            except SystemRefused as error:
-                self._counters.add("vip_refused", str(vip))
-                self.log.critical("cannot give the VIP up: {error}", error=error)
-        self.log.info("no longer owner of {vips}", vips=", ".join(map(str, self._vips)))
-        if self.machine.state is State.BACKUP and self.machine.owner is not None:
-            # Its advertisement overtook its announcement: what neighbours still send to us belongs to clients of
-            # other workers, and would be reset here if it was no longer forwarded.
-            self._lingering = self._reactor.callLater(LINGER_S, self._let_go)
-        else:
-            self._became_backup()
-
-    def _let_go(self) -> None:
-        self._lingering = None
-        self._became_backup()
-
-    def _renew(self) -> None:
-        for vip in self._vips:
-            try:
-                add_address(self._interface, vip, lifetime_s=self._lifetime_s)
-            except SystemRefused as error:
-                self._counters.add("vip_refused", str(vip))
-                self.log.critical("cannot keep the VIP: {error}", error=error)
-
-    def _announce(self) -> None:
-        self._send_announcements()
-        for call in self._announcing:
-            if call.active():
-                call.cancel()
-        later = [delay for delay in REPEATS_S if delay]
-        self._announcing = [self._reactor.callLater(delay, self._send_announcements) for delay in later]
-
-    def _send_announcements(self) -> None:
-        assert self._frames is not None and self._link is not None
-        for vip in self._vips:
-            try:
-                self._frames.send(announcement(vip.ip, self._link.mac))
-            except OSError:
-                self._counters.add("announcement_failed", str(vip.ip))
-            else:
-                self._counters.add("announcements")

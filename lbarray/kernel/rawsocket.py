@@ -2,42 +2,76 @@
 
 from __future__ import annotations
 
+import ctypes
 import socket
 import struct
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv6Address
 
 from lbarray.errors import SystemRefused
+from lbarray.values import Address
 
-__all__ = ["packet_socket", "vrrp_socket"]
+__all__ = ["GROUPS", "claims_socket", "packet_socket", "vrrp_socket"]
 
 _ADVICE = "run the node as root (CAP_NET_RAW)"
 PROTOCOL_VRRP = 112
-GROUP_IPV4 = "224.0.0.18"
+#: Where advertisements go (RFC 9568 §5.1.1.2, §5.1.2.2), by IP version.
+GROUPS: dict[int, Address] = {4: IPv4Address("224.0.0.18"), 6: IPv6Address("ff02::12")}
+
+_ETH_P_ARP = 0x0806
+_ETH_P_IPV6 = 0x86DD
+_SO_ATTACH_FILTER = 26
+_SOL_PACKET = 263
+_PACKET_IGNORE_OUTGOING = 23
 
 
-def vrrp_socket(interface: str, index: int, local: str) -> socket.socket:
-    """A non-blocking raw IPv4 socket for VRRP on one interface, member of 224.0.0.18 (RFC 9568 §5.1.1).
+def vrrp_socket(interface: str, index: int, local: Address) -> socket.socket:
+    """A non-blocking raw socket for VRRP on one interface, member of the group of ``local``'s family.
+
+    Of IPv4 it delivers datagrams with their header; of IPv6 the message, and hop limit and destination as ancillary
+    data.
 
     :raises SystemRefused: no privilege, or the interface went away.
     """
+    family = socket.AF_INET6 if local.version == 6 else socket.AF_INET
     try:
-        raw = socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, PROTOCOL_VRRP)
+        raw = socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK, PROTOCOL_VRRP)
     except OSError as error:
         raise SystemRefused("open a raw socket for VRRP", errno=error.errno or 0, advice=_ADVICE) from None
+    prepare: Callable[[socket.socket, int, Address], None] = _prepare_ipv6 if local.version == 6 else _prepare_ipv4
     try:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode() + b"\0")
-        raw.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 255)
-        raw.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 255)
-        raw.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 0)
-        # Network control: an advertisement must not wait behind data when the link is full.
-        raw.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 0xC0)
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, 6)
-        group = struct.pack("=4s4si", socket.inet_aton(GROUP_IPV4), socket.inet_aton(local), index)
-        raw.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group)
-        raw.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, group)
+        prepare(raw, index, local)
     except OSError as error:
         raw.close()
         raise SystemRefused(f"prepare the VRRP socket on {interface}", errno=error.errno or 0, advice=_ADVICE) from None
     return raw
+
+
+def _prepare_ipv4(raw: socket.socket, index: int, local: Address) -> None:
+    raw.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 255)
+    raw.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 255)
+    raw.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 0)
+    # Network control: an advertisement must not wait behind data when the link is full.
+    raw.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 0xC0)
+    group = struct.pack("=4s4si", GROUPS[4].packed, local.packed, index)
+    raw.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group)
+    raw.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, group)
+
+
+def _prepare_ipv6(raw: socket.socket, index: int, local: Address) -> None:
+    level = socket.IPPROTO_IPV6
+    raw.setsockopt(level, socket.IPV6_MULTICAST_HOPS, 255)
+    raw.setsockopt(level, socket.IPV6_UNICAST_HOPS, 255)
+    raw.setsockopt(level, socket.IPV6_MULTICAST_LOOP, 0)
+    raw.setsockopt(level, socket.IPV6_TCLASS, 0xC0)
+    raw.setsockopt(level, socket.IPV6_MULTICAST_IF, index)
+    raw.setsockopt(level, socket.IPV6_JOIN_GROUP, struct.pack("=16si", GROUPS[6].packed, index))
+    raw.setsockopt(level, socket.IPV6_RECVHOPLIMIT, 1)
+    raw.setsockopt(level, socket.IPV6_RECVPKTINFO, 1)
+    # The checksum covers a pseudo-header with our address: the kernel must not choose another one for it.
+    raw.bind((str(local), 0, 0, index if local.is_link_local else 0))
 
 
 def packet_socket(interface: str) -> socket.socket:
@@ -45,12 +79,49 @@ def packet_socket(interface: str) -> socket.socket:
 
     :raises SystemRefused: no privilege, or no such interface.
     """
+    return _frames(interface, 0)
+
+
+def claims_socket(interface: str, version: int) -> socket.socket:
+    """A non-blocking socket that receives what claims addresses: ARP frames, or neighbour advertisements (version 6).
+
+    :raises SystemRefused: no privilege, or no such interface.
+    """
+    # Not ETH_P_ALL: a tap for everything would cost each of the VIPs' packets.
+    raw = _frames(interface, _ETH_P_IPV6 if version == 6 else _ETH_P_ARP)
     try:
+        raw.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
+        if version == 6:
+            _only_neighbour_advertisements(raw)
+    except OSError as error:
+        raw.close()
+        raise SystemRefused(f"listen for neighbours on {interface}", errno=error.errno or 0, advice=_ADVICE) from None
+    return raw
+
+
+def _only_neighbour_advertisements(raw: socket.socket) -> None:
+    """Classic BPF: IPv6's next header is ICMPv6 and its type 136."""
+    program = [
+        (0x30, 0, 0, 20),  # ldb [20]: next header
+        (0x15, 0, 3, 58),  # jeq ICMPv6, else refuse
+        (0x30, 0, 0, 54),  # ldb [54]: type
+        (0x15, 0, 1, 136),  # jeq neighbour advertisement, else refuse
+        (0x06, 0, 0, 256),  # ret: so many octets of it
+        (0x06, 0, 0, 0),  # ret: none
+    ]
+    code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
+    buffer = ctypes.create_string_buffer(code)
+    raw.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(program), ctypes.addressof(buffer)))
+
+
+def _frames(interface: str, protocol: int) -> socket.socket:
+    try:
+        # Protocol 0 until it is bound: else it would hear every interface for a moment.
         frames = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
     except OSError as error:
         raise SystemRefused("open a packet socket", errno=error.errno or 0, advice=_ADVICE) from None
     try:
-        frames.bind((interface, 0))
+        frames.bind((interface, protocol))
     except OSError as error:
         frames.close()
         raise SystemRefused(f"open a packet socket on {interface}", errno=error.errno or 0, advice=_ADVICE) from None

@@ -11,7 +11,7 @@ import struct
 from ipaddress import ip_address
 
 from lbarray.membership.datagram import BadDatagram
-from lbarray.values import Load, NodeReport, Role
+from lbarray.values import Address, Load, NodeReport, Role
 
 __all__ = ["decode_report", "encode_report"]
 
@@ -27,6 +27,8 @@ class _Field(enum.IntEnum):
     CPU = 8
     ACCEPT_QUEUE = 9
     SHARE = 10
+    OWNED_IPV4 = 32
+    OWNED_IPV6 = 33
 
 
 class _Flag(enum.IntFlag):
@@ -56,6 +58,10 @@ def encode_report(report: NodeReport) -> bytes:
         (_Field.ACCEPT_QUEUE, _U32.pack(min(load.accept_queue, 0xFFFFFFFF))),
         (_Field.SHARE, _U16.pack(report.share)),
     ]
+    for field, version in ((_Field.OWNED_IPV4, 4), (_Field.OWNED_IPV6, 6)):
+        # As many as a field holds: 63 and 15.
+        packed = [vip.packed for vip in report.owned if vip.version == version]
+        fields.append((field, b"".join(packed[: 255 // 4 if version == 4 else 255 // 16])))
     return b"".join(bytes((number, len(value))) + value for number, value in fields)
 
 
@@ -69,6 +75,11 @@ def _values(body: bytes) -> dict[int, bytes]:
         found[body[at]] = body[at + 2 : end]
         at = end
     return found
+
+
+def _addresses(values: dict[int, bytes], field: _Field, size: int) -> list[Address]:
+    packed = values.get(field, b"")
+    return [ip_address(packed[at : at + size]) for at in range(0, len(packed), size)]
 
 
 def decode_report(body: bytes, *, name: str, incarnation: int) -> NodeReport:
@@ -99,6 +110,7 @@ def decode_report(body: bytes, *, name: str, incarnation: int) -> NodeReport:
             weight=int(number(_Field.WEIGHT, _U16, 100)),
             share=int(number(_Field.SHARE, _U16, 1000)),
             incarnation=incarnation,
+            owned=(*_addresses(values, _Field.OWNED_IPV4, 4), *_addresses(values, _Field.OWNED_IPV6, 16)),
         )
     except (ValueError, struct.error) as error:
         raise BadDatagram("no_heartbeat", f"a heartbeat of node {name} with {error}") from None

@@ -280,6 +280,7 @@ class MembershipService(Service):
                 "roles": [role.name for role in report.roles],
                 "accepting": report.accepting,
                 "draining": report.draining,
+                "owned": [str(vip) for vip in report.owned],
                 "weight": report.weight,
                 "share": report.share / 1000,
                 "connections": report.load.connections,

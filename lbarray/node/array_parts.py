@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from ipaddress import IPv4Address
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
 
 from lbarray.config.model import Config
+from lbarray.config.routers import virtual_routers
 from lbarray.errors import SystemRefused
 from lbarray.failover.service import FailoverService
 from lbarray.kernel.journal import Journal
@@ -22,7 +22,7 @@ from lbarray.scheduler.service import SchedulerService
 from lbarray.scheduler.table import RowTable
 from lbarray.scheduler.weights import Share
 from lbarray.telemetry.counters import Counters
-from lbarray.values import Load, NodeReport
+from lbarray.values import Address, Load, NodeReport
 
 __all__ = ["make_failover", "make_feedback", "make_membership", "make_scheduler"]
 
@@ -115,29 +115,36 @@ def make_failover(
     reactor: Any,
     config: Config,
     node_name: str,
+    secrets: Sequence[bytes],
+    members: MembershipService,
     journal: Journal,
     counters: Counters,
-    owns: Callable[[bool], None],
+    owned: Callable[[frozenset[Address]], None],
 ) -> FailoverService:
-    """The virtual router. ``owns`` is told when the VIPs become ours, and when they no longer are."""
+    """The virtual routers. ``owned`` is told for which VIPs this node is the scheduler."""
     own = config.array.nodes[node_name]
-    others = [node.address for name, node in config.array.nodes.items() if name != node_name]
-    assert isinstance(own.address, IPv4Address)
+    failover = config.failover
+    others = [node for name, node in config.array.nodes.items() if name != node_name]
+    peers = [address for node in others for address in (node.address, node.address6) if address is not None]
     return FailoverService(
         reactor=reactor,
+        node_name=node_name,
+        array_name=config.array.name,
         interface=config.interface_of(own),
         address=own.address,
-        vips=config.array.vips,
-        router_id=config.failover.virtual_router_id,
-        priority=own.priority,
-        interval_s=config.failover.interval,
-        preempt=config.failover.preempt,
-        preempt_delay_s=config.failover.preempt_delay or 0.0,
+        address6=own.address6,
+        routers=virtual_routers(config.array, failover),
+        peers=peers if failover.unicast else [],
+        min_ttl=failover.unicast_min_ttl if failover.unicast else 255,
+        secrets=secrets if failover.authentication == "hmac" else [],
+        services=[config.service_id(name) for name in config.services],
+        members=lambda: [report.mac for report in members.members()],
+        scripts=failover.scripts,
+        refresh_s=failover.refresh,
+        detect_duplicates=failover.detect_duplicates,
         # Goes on while the machine sleeps, and no clock daemon sets it.
         seconds=lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
-        peers=[peer for peer in others if isinstance(peer, IPv4Address)] if config.failover.unicast else [],
         counters=counters,
         journal=journal,
-        became_active=lambda: owns(True),
-        became_backup=lambda: owns(False),
+        owned=owned,
     )

@@ -6,7 +6,9 @@ from lbarray.config.model import Config
 from lbarray.config.problems import nearest
 from lbarray.errors import BadConfig, Problem
 from lbarray.kernel.addresses import undoers as address_undoers
+from lbarray.kernel.firewall import remove_table
 from lbarray.kernel.journal import Journal
+from lbarray.kernel.macvlan import remove_macvlan
 from lbarray.scheduler.bpf_plane import undoers as plane_undoers
 
 __all__ = ["journal_of", "node_name"]
@@ -32,5 +34,10 @@ def journal_of(config: Config, name: str) -> Journal:
 
     :raises SystemRefused: the file is there and of no use.
     """
-    undoers = {**address_undoers(), **plane_undoers()}
+    undoers = {
+        **address_undoers(),
+        **plane_undoers(),
+        "macvlan": remove_macvlan,
+        "firewall": remove_table,
+    }
     return Journal(config.array.state_dir / f"journal-{name}.json", undoers)

@@ -7,6 +7,7 @@ import os
 import secrets
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -18,8 +19,11 @@ from twisted.logger import Logger
 from lbarray.backends.service import BackendsService
 from lbarray.config.load import ConfigFile
 from lbarray.config.model import Config
+from lbarray.config.routers import VirtualRouter, virtual_routers
 from lbarray.errors import ArrayError, SystemRefused
+from lbarray.failover.handover import Handovers
 from lbarray.failover.service import FailoverService
+from lbarray.failover.tracking import Condition
 from lbarray.kernel.addresses import addresses_of, hold_on_loopback
 from lbarray.kernel.journal import Journal
 from lbarray.kernel.links import link
@@ -36,7 +40,7 @@ from lbarray.scheduler.feedback import FeedbackService
 from lbarray.scheduler.service import SchedulerService
 from lbarray.telemetry.counters import Counters
 from lbarray.telemetry.events import RecentEvents
-from lbarray.values import Load, NodeReport, Role
+from lbarray.values import Address, Load, NodeReport, Role
 from lbarray.worker.acceptance import AcceptanceCheck
 from lbarray.worker.service import WorkerService
 
@@ -84,6 +88,7 @@ class NodeService(MultiService):
         self.drainage: Draining
         self.scheduler: SchedulerService | None = None
         self.failover: FailoverService | None = None
+        self.handovers: Handovers | None = None
         self.rewriting: RewriteFilter | None = None
         self._journal: Journal | None = None
         self.configuring = Configuring(self, file)
@@ -162,9 +167,20 @@ class NodeService(MultiService):
                 reactor=self.reactor,
                 config=config,
                 node_name=self.node_name,
+                secrets=[self.secret, *(path.read_bytes() for path in config.array.accepted_key_files)],
+                members=self.membership,
                 journal=journal,
                 counters=self.counters,
-                owns=self._own,
+                owned=self._own,
+            )
+            self.membership.subscribe(self._members_changed)
+            self.handovers = Handovers(
+                clock=self.reactor,
+                channel=self.membership.channel,
+                failover=self.failover,
+                node_name=self.node_name,
+                nodes=list(config.array.nodes),
+                members=self.membership.members,
             )
             self._parts += [self.scheduler, self.failover]
 
@@ -173,6 +189,9 @@ class NodeService(MultiService):
         """Where a worker listens, by address and port."""
         places = [config.service_id(name) for name in config.services]
         return [(str(place.address), place.port) for place in places]
+
+    def _routers(self) -> tuple[VirtualRouter, ...]:
+        return virtual_routers(self.config.array, self.config.failover)
 
     @property
     def _interface(self) -> str:
@@ -185,11 +204,21 @@ class NodeService(MultiService):
 
     # What the parts tell each other
 
-    def _own(self, owner: bool) -> None:
-        """The VIPs are ours, or no longer are."""
-        if self.scheduler is not None and not self._stopping:
-            self.scheduler.set_owned(frozenset(vip.ip for vip in self.config.array.vips) if owner else frozenset())
+    def _own(self, vips: frozenset[Address]) -> None:
+        """For these VIPs this node is the scheduler now."""
+        # While it stops, it goes on forwarding what neighbours still send here.
+        if self.scheduler is not None and not (self._stopping and not vips >= self.scheduler.owned):
+            self.scheduler.set_owned(vips)
         self._tell()
+
+    def _members_changed(self, members: Sequence[NodeReport]) -> None:
+        """An array without a worker that accepts is better led by a node that knows of one."""
+        if self.failover is not None:
+            able = any(report.accepting and not report.draining for report in members)
+            condition = Condition("workers", self.config.failover.no_worker_weight)
+            self.failover.report(
+                condition, able, "no worker of the array accepts connections, as far as this node knows"
+            )
 
     def _tell(self) -> None:
         """Something that the other nodes should know at once."""
@@ -216,6 +245,7 @@ class NodeService(MultiService):
             weight=own.weight,
             share=self.feedback.share if self.feedback is not None else 1000,
             incarnation=self._incarnation,
+            owned=self.failover.active if self.failover is not None else (),
         )
 
     def _accepting(self) -> bool:
@@ -299,7 +329,7 @@ class NodeService(MultiService):
             self.drain(True)
             stopped.addCallback(lambda _: deferLater(self.reactor, DRAIN_S))
             stopped.addCallback(self._stop, self.failover)
-            hand_over_s = self.config.failover.interval + HAND_OVER_S
+            hand_over_s = max(router.interval_s for router in self._routers()) + HAND_OVER_S
             stopped.addCallback(lambda _: deferLater(self.reactor, hand_over_s))
         for part in reversed(self._parts):
             if part is not self.failover:

@@ -127,11 +127,13 @@ class Host:
 class Network:
     """A switch and the hosts on it; everything is gone when the ``with`` block ends, however it ends.
 
+    :param ipv6: hosts have IPv6, too.
     :raises SystemRefused: namespaces cannot be made here (not root, no ``ip``).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, ipv6: bool = False) -> None:
         self.hosts: dict[str, Host] = {}
+        self._ipv6 = ipv6
         self._number = next(_numbers)
         self._switch = self._name("switch")
 
@@ -161,7 +163,12 @@ class Network:
         interface = Host.INTERFACE
         port = f"p-{name}"[:15]
         run(["ip", "-n", namespace, "link", "set", "lo", "up"])
-        run(["ip", "netns", "exec", namespace, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1"])
+        if self._ipv6:
+            # No duplicate address detection: nobody else is here, and it would take a second.
+            quickly = [f"net.ipv6.conf.{which}.accept_dad=0" for which in ("all", "default")]
+            run(["ip", "netns", "exec", namespace, "sysctl", "-qw", *quickly])
+        else:
+            run(["ip", "netns", "exec", namespace, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1"])
         pair = ["type", "veth", "peer", "name", port, "netns", self._switch]
         run(["ip", "link", "add", interface, "netns", namespace, *pair])
         run(["ip", "-n", self._switch, "link", "set", port, "master", "br0", "up"])

@@ -23,6 +23,7 @@ from lbarray.testbed.traffic import Answer, Load, read_answers
 __all__ = ["Array", "twistd", "wait_for"]
 
 VIP = "10.77.0.100"
+VIP6 = "fd77::100"
 SITE = "shop.example.com"
 CDN = "cdn.example.net"
 NODES = {"a": "10.77.0.1", "b": "10.77.0.2", "c": "10.77.0.3"}
@@ -122,12 +123,20 @@ class Array:
     """Client, switch, nodes and back ends; all running inside the ``with`` block, all gone behind it.
 
     :param edit: changes the text of the configuration before it is written.
+    :param ipv6: there is an IPv6 VIP besides, with the same services.
     :ivar folder: configuration, keys and logs; removed at the end.
     """
 
-    def __init__(self, *, nodes: Mapping[str, str] = NODES, edit: Callable[[str], str] = lambda text: text) -> None:
+    def __init__(
+        self,
+        *,
+        nodes: Mapping[str, str] = NODES,
+        edit: Callable[[str], str] = lambda text: text,
+        ipv6: bool = False,
+    ) -> None:
         self.nodes = dict(nodes)
-        self.network = Network()
+        self.network = Network(ipv6=ipv6)
+        self._ipv6 = ipv6
         self.folder = Path(tempfile.mkdtemp(prefix="lbarray-testbed-"))
         self._edit = edit
 
@@ -144,13 +153,13 @@ class Array:
         try:
             self.network.__enter__()
             self._write_files()
-            self.network.add("client", "10.77.0.199/24", *(f"{client}/24" for client in CLIENTS))
+            self.network.add("client", *self._addresses("10.77.0.199"), *(f"{client}/24" for client in CLIENTS))
             self._count_responses(self.client)
             for name, address in BACKENDS.items():
                 self.network.add(name, f"{address}/24")
                 self.start_backend(name)
             for name, address in self.nodes.items():
-                self.network.add(name, f"{address}/24")
+                self.network.add(name, *self._addresses(address))
                 self._count_responses(self.host(name))
             for name in self.nodes:
                 self.start_node(name)
@@ -169,6 +178,11 @@ class Array:
         self.network.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def _addresses(self, address: str) -> list[str]:
+        """A host's addresses with their prefix lengths; its IPv6 one has the same last number."""
+        last = address.rpartition(".")[2]
+        return [f"{address}/24", f"fd77::{last}/64"] if self._ipv6 else [f"{address}/24"]
+
     def _write_files(self) -> None:
         write_certificate(self.folder, SITE, VIP)
         for name, text in (
@@ -185,6 +199,9 @@ class Array:
         )
         backends = "\n".join(f'{name} = {{ address = "{address}:80" }}' for name, address in BACKENDS.items())
         text = _CONFIG.format(vip=VIP, cdn=CDN, site=SITE, nodes=nodes, backends=backends)
+        if self._ipv6:
+            text = text.replace(f'vips = ["{VIP}/24"]', f'vips = ["{VIP}/24", "{VIP6}/64"]')
+            text += f'[services.http6]\nvip = "{VIP6}"\nport = 80\n'
         self.config.write_text(self._edit(text))
 
     @property
@@ -248,7 +265,7 @@ class Array:
         def look() -> str | None:
             owners = self.owners()
             status = self.status(owners[0]) if len(owners) == 1 else None
-            if status is None or status["failover"]["state"] != "active":
+            if status is None or VIP not in status["failover"]["owned"]:
                 return None
             rows = [worker["rows"] for worker in status["scheduler"]["workers"].values()]
             states = [

@@ -176,11 +176,6 @@ class MeaningTests(SynchronousTestCase):
         self.assertEqual(problem.key, "routes[0].pool")
         self.assertIn('"web"', problem.accepted)
 
-    def test_ipv6_is_not_promised(self) -> None:
-        """What an array cannot serve yet is refused, not half done."""
-        error: BadConfig = self.assertRaises(BadConfig, parse, ARRAY.replace("10.0.0.100", "2001:db8::64"))
-        self.assertIn("array.vips[0]", [problem.key for problem in error.problems])
-
     def test_same_address_twice(self) -> None:
         """Two nodes with one address would fight."""
         problem = self.one(ARRAY.replace('"10.0.0.2"', '"10.0.0.1"'))

@@ -24,6 +24,7 @@ MEMBER = {
     "requests_per_s": 12.5,
     "cpu": 0.25,
     "since_s": 60.0,
+    "owned": ["192.0.2.100"],
 }
 BACKEND = {
     "address": "192.0.2.21:80",
@@ -37,7 +38,21 @@ BACKEND = {
     "idle": 4,
 }
 PARTS: dict[str, Any] = {
-    "failover": {"state": "active", "owner": "192.0.2.1"},
+    "failover": {
+        "owned": ["192.0.2.100"],
+        "routers": {
+            "main": {
+                "vips": ["192.0.2.100/24"],
+                "state": "active",
+                "owner": "192.0.2.1",
+                "priority": 150,
+                "transitions": 1,
+                "since_s": 5.0,
+                "takeover_s": 0.35,
+                "failing": {},
+            },
+        },
+    },
     "membership": {"members": {"a": MEMBER}, "missing": ["b"]},
     "services": {"http": {"at": "192.0.2.100:80/tcp", "tls": False, "connections": 1, "accepted": 2, "requests": 3}},
     "pools": {"web": {"w1": BACKEND}},
@@ -61,7 +76,7 @@ def make_actions(heard: list[tuple[object, ...]]) -> Actions:
         heard.append((pool, backend, draining))
         return {"said": f"{pool}/{backend}"}
 
-    def step_down() -> dict[str, object]:
+    def handover(to: str | None, vip: str | None) -> dict[str, object]:
         return {"said": "handed over"}
 
     def where(client: str, port: int | None) -> Deferred[dict[str, object]]:
@@ -87,7 +102,12 @@ def make_actions(heard: list[tuple[object, ...]]) -> Actions:
                 arguments=(Argument("pool", "its pool"), Argument("backend", "its name"), draining),
                 run=drain_backend,
             ),
-            Action(name="step-down", summary="Step down.", run=step_down),
+            Action(
+                name="handover",
+                summary="Hand over.",
+                arguments=(Argument("to", "a node", required=False), Argument("vip", "an address", required=False)),
+                run=handover,
+            ),
             Action(
                 name="where",
                 summary="Where a client's packets go.",
@@ -134,7 +154,7 @@ class TableTests(SynchronousTestCase):
     def test_array(self) -> None:
         """Who is in, who owns the VIPs, who is missing."""
         lines = array_table(PARTS).splitlines()
-        self.assertEqual(lines[2].split()[:4], ["a", "192.0.2.1", "owner", "yes"])
+        self.assertEqual(lines[2].split()[:4], ["a", "192.0.2.1", "192.0.2.100", "yes"])
         self.assertEqual(lines[3].split(), ["b", "missing", "no"])
 
     def test_tolerant(self) -> None:
@@ -166,7 +186,7 @@ class MetricsTests(SynchronousTestCase):
             'lbarray_requests_total{service="http"} 3.0',
             'lbarray_backend_up{backend="w1",pool="web"} 1.0',
             'lbarray_backend_outstanding{backend="w1",pool="web"} 2.0',
-            "lbarray_vip_owner 1.0",
+            'lbarray_vip_owner{router="main",vip="192.0.2.100"} 1.0',
         ):
             self.assertIn(line + "\n", text)
 
@@ -177,7 +197,12 @@ class NamespaceTests(SynchronousTestCase):
     def test_names(self) -> None:
         """Typing a name prints its table."""
         names = namespace(make_view())
-        for name, word in (("array", "owner"), ("services", "192.0.2.100:80/tcp"), ("pools", "status 200")):
+        for name, word in (
+            ("array", "192.0.2.100"),
+            ("vip", "main"),
+            ("services", "192.0.2.100:80/tcp"),
+            ("pools", "status 200"),
+        ):
             self.assertIn(word, repr(names[name]))
         self.assertIn("answers 503", repr(names["node"]))
 
@@ -187,5 +212,5 @@ class NamespaceTests(SynchronousTestCase):
         names: dict[str, Any] = namespace(make_view(heard))
         names["pools"].drain("web", "w1")
         self.assertEqual(names["node"].drain(), "draining")
-        self.assertEqual(names["node"].step_down(), "handed over")
+        self.assertEqual(names["node"].handover(), "handed over")
         self.assertEqual(heard, [("web", "w1", True), (True,)])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from lbarray.failover.machine import (
@@ -232,6 +230,61 @@ class HandoverTests(SynchronousTestCase):
         self.assertEqual((made.state, made.priority), (State.BACKUP, 100))
 
 
+class FitnessTests(SynchronousTestCase):
+    """A node that is worth less, or nothing, for a while."""
+
+    def test_suspended_owner(self) -> None:
+        """It gives up at once, and the others need not wait for its silence."""
+        made = active()
+        self.assertEqual(made.suspend(), [ReleaseAddresses(), Advertise(0)])
+        self.assertEqual((made.suspended, made.deadline), (True, None))
+        self.assertEqual(made.tick(100.0), [])
+
+    def test_suspended_hears_who_owns(self) -> None:
+        """It still knows who owns the addresses, and may not claim them."""
+        made = backup()
+        made.suspend()
+        self.assertEqual(made.received(said(50), LOWER, 2.0), [])
+        self.assertEqual((made.owner, made.claim(2.0), made.start(2.0)), (LOWER, [], []))
+
+    def test_resumes_as_at_the_start(self) -> None:
+        """Fit again, it waits; also with priority 100 against a silent segment."""
+        made = active()
+        made.suspend()
+        self.assertEqual(made.resume(20.0), [])
+        self.assertIs(made.state, State.BACKUP)
+        self.assertAlmostEqual(made.deadline or 0, 23.0 + 156 / 256)
+        self.assertEqual(made.resume(21.0), [])
+
+    def test_adjusted_owner_says_so(self) -> None:
+        """The others learn a new priority with the next packet, which is now."""
+        made = active(200)
+        self.assertEqual(made.adjust(150, 9.0), [Advertise(150)])
+        self.assertEqual(made.adjust(150, 9.0), [])
+
+    def test_adjusted_backup_is_silent(self) -> None:
+        """A backup has nothing to say; its skew is another one."""
+        made = backup(200)
+        self.assertEqual(made.adjust(100, 1.0), [])
+        made.received(said(220), HIGHER, 2.0)
+        self.assertAlmostEqual(made.deadline or 0, 5.0 + 156 / 256)
+
+    def test_a_claim_ends_when_the_node_is_worth_less(self) -> None:
+        """What was claimed with a borrowed priority is not kept by a node that fails."""
+        made = backup(100)
+        made.received(said(200), HIGHER, 2.0)
+        made.claim(2.1)
+        self.assertEqual(made.adjust(50, 3.0), [Advertise(50)])
+
+    def test_owner_of_255_takes_back(self) -> None:
+        """Priority 255 preempts whatever is configured (§6.1)."""
+        made = backup(254, preempt=False)
+        made.adjust(255, 0.0)
+        before = made.deadline
+        made.received(said(200), HIGHER, 2.0)
+        self.assertEqual(made.deadline, before)
+
+
 class PreemptDelayTests(SynchronousTestCase):
     """A node that returns leaves the addresses where they are for a while."""
 
@@ -281,51 +334,3 @@ class FrozenTests(SynchronousTestCase):
         made = active()
         assert made.deadline is not None
         self.assertEqual(made.tick(made.deadline + 1.0), [Advertise(100)])
-
-
-class ElectionTests(SynchronousTestCase):
-    """Several machines that hear each other."""
-
-    @settings(deadline=None, max_examples=40)
-    @given(
-        st.lists(st.integers(1, 254), min_size=2, max_size=5),
-        st.lists(st.floats(0.0, 2.0), min_size=5, max_size=5),
-        st.data(),
-    )
-    def test_one_owner_remains(self, priorities: list[int], starts: list[float], data: st.DataObject) -> None:
-        """Whatever the priorities, starts and deaths: in steady state exactly one owns the addresses."""
-        addresses = [IPv4Address(f"192.0.2.{10 + place}") for place in range(len(priorities))]
-        machines = {
-            address: Machine(router_id=1, priority=priority, interval_s=1.0, source=address)
-            for address, priority in zip(addresses, priorities, strict=True)
-        }
-        waiting = dict(zip(addresses, starts, strict=False))
-        dead = data.draw(st.sets(st.sampled_from(addresses), max_size=len(addresses) - 1))
-        holders: set[IPv4Address] = set()
-        now = 0.0
-
-        def perform(source: IPv4Address, effects: list[object]) -> None:
-            for effect in effects:
-                if isinstance(effect, TakeAddresses):
-                    holders.add(source)
-                elif isinstance(effect, ReleaseAddresses):
-                    holders.discard(source)
-                elif isinstance(effect, Advertise):
-                    for other, heard in machines.items():
-                        if other != source and heard.state is not State.INITIALIZE:
-                            perform(other, list(heard.received(said(effect.priority), source, now)))
-
-        for step in range(600):
-            now = step / 20
-            if step == 300:
-                for address in dead:
-                    del machines[address]
-                    holders.discard(address)
-            for address in list(machines):
-                if address in waiting and now >= waiting[address]:
-                    del waiting[address]
-                    perform(address, list(machines[address].start(now)))
-                perform(address, list(machines[address].tick(now)))
-        # Of equals, the one that got there first stays (§6.4.2).
-        self.assertEqual(len(holders), 1)
-        self.assertEqual(machines[holders.pop()].priority, max(each.priority for each in machines.values()))

@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from lbarray.failover.packet import Advertisement, BadAdvertisement, checksum, decode, encode, from_ipv4_datagram
+from lbarray.failover.packet import (
+    Advertisement,
+    BadAdvertisement,
+    checksum,
+    decode,
+    encode,
+    from_ipv4_datagram,
+    ip_datagram,
+)
 
 SOURCE, GROUP = IPv4Address("192.0.2.1"), IPv4Address("224.0.0.18")
 SAID = Advertisement(51, 150, 100, (IPv4Address("192.0.2.100"),))
@@ -89,7 +97,8 @@ class CodecTests(SynchronousTestCase):
     def test_noise(self, octets: bytes) -> None:
         """Any octets are an advertisement or refused; nothing else happens."""
         try:
-            from_ipv4_datagram(octets)
+            message, source, group = from_ipv4_datagram(octets)
+            decode(message, source, group)
         except BadAdvertisement as error:
             self.assertTrue(error.why)
 
@@ -99,10 +108,21 @@ class DatagramTests(SynchronousTestCase):
 
     def test_sender(self) -> None:
         """The sender is the IP header's."""
-        self.assertEqual(from_ipv4_datagram(datagram(encode(SAID, SOURCE, GROUP))), (SAID, SOURCE))
+        message = encode(SAID, SOURCE, GROUP)
+        self.assertEqual(from_ipv4_datagram(datagram(message)), (message, SOURCE, GROUP))
+
+    def test_header(self) -> None:
+        """The header that we make is as the RFC wants it, and its checksum right."""
+        octets = ip_datagram(encode(SAID, SOURCE, GROUP), SOURCE, GROUP)
+        self.assertEqual((octets[1], octets[8], octets[9], checksum(octets[:20])), (0xC0, 255, 112, 0))
+        message, source, group = from_ipv4_datagram(octets)
+        self.assertEqual(decode(message, source, group), SAID)
+        six = ip_datagram(b"x" * 8, IPv6Address("fe80::1"), IPv6Address("ff02::12"))
+        self.assertEqual((six[:8].hex(), len(six)), ("6c000000000870ff", 48))
 
     def test_routed(self) -> None:
         """A TTL below 255 means that somebody beyond a router sent it (RFC 9568 §5.1.1.3)."""
         octets = datagram(encode(SAID, SOURCE, GROUP), ttl=254)
         error: BadAdvertisement = self.assertRaises(BadAdvertisement, from_ipv4_datagram, octets)
         self.assertEqual(error.why, "ttl")
+        self.assertEqual(from_ipv4_datagram(octets, 254)[1], SOURCE)

@@ -65,7 +65,8 @@ class ArrayTests(SynchronousTestCase):
         for name in NODES:
             status = self.it.status(name)
             assert status is not None
-            self.assertEqual(status["failover"]["owner"], NODES["a"])
+            self.assertEqual(status["failover"]["routers"]["main"]["owner"], NODES["a"])
+            self.assertEqual(status["membership"]["members"]["a"]["owned"], [VIP])
             self.assertEqual(set(status["membership"]["members"]), set(NODES))
 
     def test_every_worker_serves(self) -> None:
@@ -155,7 +156,7 @@ class ArrayTests(SynchronousTestCase):
         tables = self.it.host("a").run("curl", "-s", "http://127.0.0.1:9080/tables")
         self.assertIn("owner", tables)
         metrics = self.it.host("a").run("curl", "-s", "http://127.0.0.1:9080/metrics")
-        self.assertIn("lbarray_vip_owner 1.0", metrics)
+        self.assertIn('lbarray_vip_owner{router="main",vip="10.77.0.100"} 1.0', metrics)
         self.assertIn('lbarray_backend_up{backend="w1",pool="web"} 1.0', metrics)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing
 from collections.abc import Iterator
 
-from lbarray.console.actions import Action, Argument, Refused
+from lbarray.console.actions import Action, Argument
 
 if typing.TYPE_CHECKING:
     from lbarray.node.service import NodeService
@@ -14,7 +14,7 @@ __all__ = ["actions"]
 
 
 def actions(node: NodeService) -> Iterator[Action]:
-    """Draining the node; handing the VIPs over."""
+    """Draining the node."""
 
     yield Action(
         name="drain",
@@ -32,13 +32,3 @@ def actions(node: NodeService) -> Iterator[Action]:
         run=node.drainage.progress,
         changes=False,
     )
-
-    failover = node.failover
-    if failover is not None:
-
-        def step_down() -> dict[str, object]:
-            if not failover.step_down():
-                raise Refused(f"node {node.node_name} owns no VIP; lbarray status says which node does")
-            return {"node": node.node_name, "said": f"node {node.node_name} hands the VIPs over"}
-
-        yield Action(name="step-down", summary="Hand the VIPs to another node.", run=step_down)

@@ -1,0 +1,107 @@
+"""Having a virtual router's addresses: on the node's interface, or on one of its own with the virtual MAC address."""
+
+from __future__ import annotations
+
+import math
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+
+from twisted.logger import Logger
+
+from lbarray.errors import SystemRefused
+from lbarray.kernel.addresses import add_address, remove_address
+from lbarray.kernel.journal import Journal, Undo
+from lbarray.kernel.links import link
+from lbarray.kernel.macvlan import add_macvlan, remove_macvlan
+from lbarray.telemetry.counters import Counters
+
+__all__ = ["AddressHolder", "virtual_mac"]
+
+
+def virtual_mac(version: int, router_id: int) -> bytes:
+    """The MAC address of a virtual router (RFC 9568 §7.3)."""
+    return bytes([0x00, 0x00, 0x5E, 0x00, 0x02 if version == 6 else 0x01, router_id])
+
+
+class AddressHolder:
+    """Takes and releases the addresses of one router; what it does is in the journal before it is done.
+
+    A killed or frozen owner must not go on answering for the addresses beside its successor. So they have a lifetime
+    in the kernel, and this process renews it: no second process is needed that could die with the first.
+
+    :param mac: the virtual MAC address, or ``None`` to hold the addresses on ``interface`` itself.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        *,
+        interface: str,
+        vips: tuple[IPv4Interface | IPv6Interface, ...],
+        mac: bytes | None,
+        router_id: int,
+        interval_s: float,
+        journal: Journal,
+        counters: Counters,
+    ) -> None:
+        self._parent = interface
+        self._vips = vips
+        self._mac = mac
+        self._journal = journal
+        self._counters = counters
+        self._lifetime_s = math.ceil(4 * interval_s) + 2
+        self.interface = f"lbv{vips[0].version}-{router_id}" if mac else interface
+
+    @property
+    def mac(self) -> bytes:
+        """Where neighbours find the addresses when we have them: six octets."""
+        return self._mac or link(self._parent).mac
+
+    def take(self) -> None:
+        """Have the addresses. What the kernel refuses is logged and counted; the rest is taken."""
+        if self._mac:
+            try:
+                self._journal.record(Undo("macvlan", (self.interface,)))
+                add_macvlan(self.interface, self._parent, self._mac)
+            except SystemRefused as error:
+                self._refused(error, "take the VIPs with their virtual MAC address")
+                return
+        for vip in self._held():
+            try:
+                self._journal.record(Undo("address", (self.interface, str(vip))))
+                add_address(self.interface, vip, lifetime_s=self._lifetime_s)
+            except SystemRefused as error:
+                self._refused(error, f"take the VIP {vip.ip}")
+
+    def renew(self) -> None:
+        """Keep the addresses for another lifetime."""
+        for vip in self._held():
+            try:
+                add_address(self.interface, vip, lifetime_s=self._lifetime_s)
+            except SystemRefused as error:
+                self._refused(error, f"keep the VIP {vip.ip}")
+
+    def release(self) -> None:
+        """Have the addresses no longer. Idempotent."""
+        for vip in self._held():
+            try:
+                self._journal.undo(Undo("address", (self.interface, str(vip))))
+                remove_address(self.interface, vip)
+            except SystemRefused as error:
+                self._refused(error, f"give up the VIP {vip.ip}")
+        if self._mac:
+            try:
+                self._journal.undo(Undo("macvlan", (self.interface,)))
+                remove_macvlan(self.interface)
+            except SystemRefused as error:
+                self._refused(error, "give up the virtual MAC address")
+
+    def _held(self) -> tuple[IPv4Interface | IPv6Interface, ...]:
+        if not self._mac:
+            return self._vips
+        # As single addresses: a network on this interface too would be a second route to it.
+        return tuple(ip_interface(f"{vip.ip}/{vip.max_prefixlen}") for vip in self._vips)
+
+    def _refused(self, error: SystemRefused, what: str) -> None:
+        self._counters.add("vip_refused", self.interface)
+        self.log.critical("cannot {what}: {error}", what=what, error=error)
