@@ -72,8 +72,8 @@ class KeepalivedTests(SynchronousTestCase):
         start_keepalived(self.array, self.array.host("b"), 100)
         self.wait_owner("a")
         self.array.host("a").kill()
-        for vip in (VIP, VIP6):
-            wait_for(lambda vip=vip: self.array.host("b").has_address(vip), "keepalived to take it", 5, 0.01)
+        b = self.array.host("b")
+        wait_for(lambda: b.has_address(VIP) and b.has_address(VIP6), "keepalived to take the VIPs", 5, 0.01)
         self.array.start_node("a")
         self.wait_owner("a")
 
