@@ -111,6 +111,7 @@ class Host:
             except ProcessLookupError:
                 pass
         for process in self._processes:
+            process.kill()  # one that has not entered the namespace yet is not among those
             process.wait(timeout=10)
         self._processes.clear()
 

@@ -309,7 +309,7 @@ class ManholeTests(SynchronousTestCase):
                 check=False,
             )
             text = done.stdout.decode(errors="replace")
-            for word in ("10.77.0.1", "w2", "443", "failover", "owner"):
+            for word in ("10.77.0.1", "w2", "443", "owns", VIP):
                 self.assertIn(word, text, done.stderr)
 
 
