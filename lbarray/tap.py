@@ -132,6 +132,7 @@ def makeService(options: Options) -> IService:
 
     from lbarray.daemon.service import Daemon
     from lbarray.node import node_name
+    from lbarray.worker.loop import make_lean
 
     try:
         if options.subCommand == "rewrite":
@@ -148,6 +149,7 @@ def makeService(options: Options) -> IService:
         # Twisted counts its timers by the wall clock: set back by an hour, an owner would fall silent for an hour.
         # No timer runs yet, so the reactor may as well count by the clock that nobody sets.
         vars(reactor)["seconds"] = time.monotonic
+        make_lean(reactor)
         return Daemon(reactor=reactor, config=config, name=name, roles=roles, file=file, log_to=_log_to(options))
     except ArrayError as error:
         refuse(error)

@@ -9,7 +9,7 @@ from pathlib import Path
 from lbarray.config.model import Config
 from lbarray.config.problems import nearest
 from lbarray.config.routers import wrong_routers
-from lbarray.config.services import Service
+from lbarray.config.services import Service, Tls
 from lbarray.errors import Problem
 
 __all__ = ["missing_files", "wrong_meaning"]
@@ -71,6 +71,8 @@ def _services(config: Config) -> Iterator[Problem]:
     places: dict[tuple[str, int], str] = {}
     for name, service in config.services.items():
         yield from _service_place(config, name, service)
+        if service.tls is not None:
+            yield from _tls(name, service.tls)
         place = (str(service.vip or service.address), service.port)
         other = places.setdefault(place, name)
         if other != name:
@@ -79,6 +81,12 @@ def _services(config: Config) -> Iterator[Problem]:
                 f"{service.port} at {place[0]}, already taken by services.{other}",
                 "an address and port of its own",
             )
+
+
+def _tls(name: str, tls: Tls) -> Iterator[Problem]:
+    key = f"services.{name}.tls"
+    if tls.client_certificates != "off" and tls.client_ca is None:
+        yield Problem(f"{key}.client_ca", "nothing", "a PEM file with the authorities of client certificates")
 
 
 def _service_place(config: Config, name: str, service: Service) -> Iterator[Problem]:
@@ -141,8 +149,12 @@ def _files(config: Config) -> Iterator[tuple[str, Path, str]]:
         yield f"array.accepted_key_files[{place}]", path, "a file with a shared secret"
     for name, service in config.services.items():
         if service.tls is not None:
-            yield f"services.{name}.tls.certificate", service.tls.certificate, "a certificate chain in PEM"
-            yield f"services.{name}.tls.key", service.tls.key, "the certificate's private key in PEM"
+            yield from _tls_files(f"services.{name}.tls", service.tls)
+    for name, pool in config.pools.items():
+        if pool.tls is not None:
+            for key, pem in (("ca", pool.tls.ca), ("certificate", pool.tls.certificate), ("key", pool.tls.key)):
+                if pem is not None:
+                    yield f"pools.{name}.tls.{key}", pem, "a file in PEM"
     if config.console.token_file is not None:
         yield "console.token_file", config.console.token_file, "a file whose first line is the API's token"
     manhole = config.console.manhole
@@ -154,6 +166,15 @@ def _files(config: Config) -> Iterator[tuple[str, Path, str]]:
             manhole.password_file,
             "a file whose first line is the password",
         )
+
+
+def _tls_files(key: str, tls: Tls) -> Iterator[tuple[str, Path, str]]:
+    for place, files in ((key, tls), *((f"{key}.certificates[{n}]", each) for n, each in enumerate(tls.certificates))):
+        yield f"{place}.certificate", files.certificate, "a certificate chain in PEM"
+        if files.key is not None:
+            yield f"{place}.key", files.key, "the certificate's private key in PEM"
+    if tls.client_ca is not None:
+        yield f"{key}.client_ca", tls.client_ca, "certificates of authorities in PEM"
 
 
 def _unreadable(key: str, path: Path, what: str) -> Problem | None:

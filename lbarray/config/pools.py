@@ -6,9 +6,9 @@ from typing import Annotated
 
 import attrs
 
-from lbarray.config.scalars import Flag, HostPortText, Name, PathPrefix, Seconds, Text, between, one_of
+from lbarray.config.scalars import Flag, HostPortText, Name, PathPrefix, PathText, Seconds, Text, between, one_of
 
-__all__ = ["Backend", "Check", "Persistence", "Pool"]
+__all__ = ["Backend", "Check", "Persistence", "Pool", "PoolTls"]
 
 
 @attrs.frozen
@@ -48,10 +48,29 @@ class Persistence:
 
 
 @attrs.frozen
+class PoolTls:
+    """``[pools.NAME.tls]``: back ends are met over TLS 1.2 or 1.3; without the table, over plain TCP.
+
+    :ivar verify: a back end must prove by its certificate that it is ``name``. Without, anybody on the way can be it.
+    :ivar ca: PEM of the authorities that are believed; the system's when it is not given.
+    :ivar name: the name asked for (server_name) and verified; the host of the back end's address when it is not given.
+    :ivar certificate: PEM, shown to back ends that want one, with its ``key`` (or with the key in the same file).
+    """
+
+    verify: Flag = True
+    ca: PathText | None = None
+    name: Text | None = None
+    certificate: PathText | None = None
+    key: PathText | None = None
+
+
+@attrs.frozen
 class Pool:
     """``[pools.NAME]``: back ends that serve the same content.
 
     :ivar policy: how a request without a persistent back end gets one.
+    :ivar proxy_protocol: 1 or 2: tell back ends who the client is by a PROXY header of this version. Their connections
+        then belong to one client and are not kept for others.
     :ivar max_idle: idle connections kept per back end; ``idle_timeout`` closes them.
     """
 
@@ -61,3 +80,5 @@ class Pool:
     persistence: Persistence | None = None
     max_idle: Annotated[int, between(0, 10000)] = 128
     idle_timeout: Seconds = 30.0
+    tls: PoolTls | None = None
+    proxy_protocol: Annotated[int, between(1, 2)] | None = None

@@ -8,7 +8,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address, ip_interface
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_address,
+    ip_interface,
+    ip_network,
+)
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +32,7 @@ __all__ = [
     "Interface",
     "IpAddress",
     "Name",
+    "NetworkText",
     "PathPrefix",
     "PathText",
     "Port",
@@ -181,6 +192,10 @@ def _interface(found: object) -> IPv4Interface | IPv6Interface:
     return ip_interface(_string(found))
 
 
+def _network(found: object) -> IPv4Network | IPv6Network:
+    return ip_network(_string(found))
+
+
 Text = Annotated[str, Accepts(_string, "a string that is not empty")]
 Flag = Annotated[bool, Accepts(_flag, "true or false")]
 Name = Annotated[str, Accepts(_name, "1 to 63 letters, digits, '-', '_' or '.'")]
@@ -202,4 +217,7 @@ IpAddress = Annotated[IPv4Address | IPv6Address, Accepts(_ip, 'an IP address, su
 Interface = Annotated[
     IPv4Interface | IPv6Interface,
     Accepts(_interface, 'an IP address, with a prefix length where it is not the whole: "10.0.0.100/24"'),
+]
+NetworkText = Annotated[
+    IPv4Network | IPv6Network, Accepts(_network, 'a network, such as "10.0.0.0/8", or an address, such as "10.0.0.1"')
 ]

@@ -11,6 +11,7 @@ from lbarray.config.scalars import (
     Interface,
     IpAddress,
     Name,
+    NetworkText,
     PathPrefix,
     PathText,
     Port,
@@ -20,15 +21,54 @@ from lbarray.config.scalars import (
     one_of,
 )
 
-__all__ = ["Route", "Service", "Tls", "Worker"]
+__all__ = ["Certificate", "Route", "Service", "Tls", "Worker"]
 
 
 @attrs.frozen
-class Tls:
-    """``[services.NAME.tls]``: PEM files; the certificate first in its file, then its chain."""
+class Certificate:
+    """``[[services.NAME.tls.certificates]]``: one more certificate, for the names in it.
+
+    :ivar certificate: PEM, the certificate first, then its chain.
+    :ivar key: PEM; when it is not given, the key is in the certificate's file.
+    :ivar ocsp: an OCSP response (DER) to staple; another program keeps the file fresh.
+    """
 
     certificate: PathText
-    key: PathText
+    key: PathText | None = None
+    ocsp: PathText | None = None
+
+
+@attrs.frozen
+class Tls(Certificate):
+    """``[services.NAME.tls]``: the certificate for clients that name no other, and what is spoken.
+
+    Of several certificates the one whose name the client asks for is shown; when one name has an ECDSA and an RSA
+    certificate, the client's signature algorithms choose. Changed files are read within ``reload``; open connections
+    keep what they began with.
+
+    :ivar certificate: with ``key`` and ``ocsp`` as in ``certificates`` below.
+    :ivar certificates: more of them.
+    :ivar strict: refuse clients that ask for no name, or for one that no certificate has.
+    :ivar profile: ``intermediate`` is TLS 1.2 and 1.3, ``modern`` is 1.3 only (Mozilla's server side TLS).
+    :ivar client_certificates: ``optional`` or ``required``: clients show a certificate of ``client_ca``, and back ends
+        are told of it in the field ``Client-Cert`` (RFC 9440), which clients cannot send themselves.
+    :ivar client_ca: PEM of the authorities that are believed.
+    :ivar handshake_timeout: how long a handshake may take.
+    :ivar handshakes_at_once: of one client address; 0 for any number.
+    :ivar handshakes_per_second: new ones of one client address in the long run, with a burst of four seconds' worth;
+        0 for any number.
+    :ivar reload: how often the files are looked at.
+    """
+
+    certificates: tuple[Certificate, ...] = ()
+    strict: Flag = False
+    profile: Annotated[str, one_of("intermediate", "modern")] = "intermediate"
+    client_certificates: Annotated[str, one_of("off", "optional", "required")] = "off"
+    client_ca: PathText | None = None
+    handshake_timeout: Seconds = 10.0
+    handshakes_at_once: Annotated[int, between(0, 1000000)] = 512
+    handshakes_per_second: Annotated[int, between(0, 1000000)] = 0
+    reload: Seconds = 10.0
 
 
 @attrs.frozen
@@ -36,6 +76,8 @@ class Service:
     """``[services.NAME]``: an address and port that clients connect to.
 
     :ivar vip: one of ``array.vips``; in a standalone node use ``address``.
+    :ivar proxies: networks whose connections must begin with a PROXY header (version 1 or 2): proxies in front of
+        the array. Everybody else is a client, and no such header is looked for.
     :ivar hash: which packets keep together: ``client`` (the default with TLS, so that sessions
         are found again) or ``connection``.
     :ivar upgrades: protocols that a client may switch to (``Upgrade``); all others are ignored.
@@ -51,6 +93,7 @@ class Service:
     upgrades: tuple[Text, ...] = ("websocket",)
     hash_prefix4: Annotated[int, between(0, 32)] = 32
     hash_prefix6: Annotated[int, between(0, 128)] = 64
+    proxies: tuple[NetworkText, ...] = ()
 
 
 @attrs.frozen

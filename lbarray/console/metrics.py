@@ -29,6 +29,7 @@ class _Collector:
             family.add_metric([label], value)
         yield from families.values()
         yield from _services(_mapping(status.get("services")))
+        yield from _tls(_mapping(status.get("services")))
         yield from _backends(_mapping(status.get("pools")))
         yield from _routers(_mapping(_mapping(status.get("failover")).get("routers")))
 
@@ -70,6 +71,24 @@ def _routers(routers: Mapping[str, object]) -> Iterator[Metric]:
             if values.get("takeover_s") is not None:
                 takeover.add_metric(place, _number(values.get("takeover_s")))
     yield from (owner, fit, priority, transitions, takeover)
+
+
+def _tls(services: Mapping[str, object]) -> Iterator[Metric]:
+    expiry = GaugeMetricFamily(
+        "lbarray_certificate_expiry_seconds", "Until a certificate ends; negative after", labels=["service", "file"]
+    )
+    handshakes = CounterMetricFamily("lbarray_tls_handshakes", "Handshakes done", labels=["service", "kind"])
+    for name, service in services.items():
+        values = _mapping(service)
+        if "certificates" not in values:
+            continue
+        handshakes.add_metric([name, "full"], _number(values.get("handshakes")))
+        handshakes.add_metric([name, "resumed"], _number(values.get("resumed")))
+        certificates = values["certificates"]
+        for each in certificates if isinstance(certificates, list) else []:
+            expiry.add_metric([name, str(each["file"])], each["days_left"] * 86400.0)
+    yield expiry
+    yield handshakes
 
 
 def _backends(pools: Mapping[str, object]) -> Iterator[Metric]:

@@ -39,6 +39,11 @@ _KINDS = {
     b"proxy-authenticate": HOP,
     b"proxy-authorization": HOP,
     b"http2-settings": HOP,
+    # Only we say who a client has proved to be (RFC 9440 §4); gateways to CGI and WSGI do not tell "_" from "-".
+    b"client-cert": HOP,
+    b"client-cert-chain": HOP,
+    b"client_cert": HOP,
+    b"client_cert_chain": HOP,
     # What an unknown client says of itself is not passed on.
     b"x-forwarded-for": FORWARDED,
     b"x-forwarded-proto": FORWARDED,

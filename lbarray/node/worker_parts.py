@@ -14,13 +14,18 @@ from lbarray.backends.routes import Route, RouteTable
 from lbarray.backends.service import BackendsService, Watch
 from lbarray.config import pools as pool_config
 from lbarray.config.model import Config
+from lbarray.config.services import Tls
 from lbarray.http.forwarding import Forwarding
 from lbarray.http.limits import Limits
 from lbarray.rewrite.chain import RewriteFilter
 from lbarray.rewrite.rules import CdnRules
 from lbarray.telemetry.counters import Counters
 from lbarray.values import BackendAddress
-from lbarray.worker.service import ListenerSpec, TlsFiles, WorkerService
+from lbarray.worker.service import ListenerSpec, WorkerService
+from lbarray.worker.tls.backend import BackendTlsSettings
+from lbarray.worker.tls.certificates import CertificateFiles
+from lbarray.worker.tls.contexts import ClientCertificates
+from lbarray.worker.tls.settings import TlsSettings
 
 __all__ = ["backends_settings", "make_backends", "make_rewriting", "make_worker", "worker_settings"]
 
@@ -52,7 +57,10 @@ def _pool(name: str, pool: pool_config.Pool, secret: bytes, now: float) -> Pool:
             address=BackendAddress(name, backend_name, backend.address.host, backend.address.port),
             weight=backend.weight,
             health=Health(rise=rise, fall=fall, now=now),
-            idle=IdleConnections(max_idle=pool.max_idle, idle_timeout_s=pool.idle_timeout),
+            # A connection that began with a client's PROXY header is that client's.
+            idle=IdleConnections(
+                max_idle=0 if pool.proxy_protocol else pool.max_idle, idle_timeout_s=pool.idle_timeout
+            ),
         )
         for backend_name, backend in pool.backends.items()
     ]
@@ -94,6 +102,30 @@ def make_rewriting(*, config: Config, counters: Counters) -> RewriteFilter | Non
     return RewriteFilter(rules=rules, counters=counters)
 
 
+def _tls(tls: Tls) -> TlsSettings:
+    return TlsSettings(
+        files=tuple(CertificateFiles(each.certificate, each.key, each.ocsp) for each in (tls, *tls.certificates)),
+        strict=tls.strict,
+        profile=tls.profile,
+        clients=ClientCertificates(tls.client_certificates, tls.client_ca),
+        handshake_timeout_s=tls.handshake_timeout,
+        handshakes_at_once=tls.handshakes_at_once,
+        handshakes_per_second=tls.handshakes_per_second,
+        reload_s=tls.reload,
+    )
+
+
+def _backend_tls(name: str, tls: pool_config.PoolTls) -> BackendTlsSettings:
+    return BackendTlsSettings(
+        key_path=f"pools.{name}.tls",
+        verify=tls.verify,
+        ca=tls.ca,
+        name=tls.name,
+        certificate=tls.certificate,
+        key=tls.key,
+    )
+
+
 def make_worker(
     *,
     reactor: Any,
@@ -120,8 +152,9 @@ def worker_settings(*, config: Config, node_name: str, rewriting: RewriteFilter 
             ListenerSpec(
                 name=name,
                 service_id=config.service_id(name),
-                tls=TlsFiles(service.tls.certificate, service.tls.key) if service.tls else None,
                 upgrades=service.upgrades,
+                tls=_tls(service.tls) if service.tls else None,
+                proxies=service.proxies,
             )
             for name, service in config.services.items()
         ],
@@ -140,4 +173,6 @@ def worker_settings(*, config: Config, node_name: str, rewriting: RewriteFilter 
         "forwarding": Forwarding(style=worker.forwarded, trusted=[hop.network for hop in worker.trusted_hops]),
         "node_name": node_name if worker.expose else "",
         "stop_grace_s": worker.stop_grace,
+        "backend_tls": {name: _backend_tls(name, pool.tls) for name, pool in config.pools.items() if pool.tls},
+        "proxy_protocol": {name: pool.proxy_protocol for name, pool in config.pools.items() if pool.proxy_protocol},
     }

@@ -16,7 +16,6 @@ from lbarray.http.events import Fields, ResponseHead
 from lbarray.http.limits import Limits
 from lbarray.http.refusals import BadMessage
 from lbarray.http.responses import ResponseParser, ResponseSink
-from lbarray.worker.eager import make_eager
 
 __all__ = ["UNSENT_LIMIT", "Asker", "BackendConnection", "BackendFactory", "IdleLifetimes"]
 
@@ -244,7 +243,6 @@ class BackendConnection(Protocol):
     def connectionMade(self) -> None:
         self.connected_once = True
         self.transport.setTcpNoDelay(True)
-        make_eager(self.transport)
         client = self.client
         if client is None:  # it gave up while we were connecting
             self.transport.abortConnection()

@@ -20,7 +20,6 @@ from lbarray.http.refusals import BadMessage
 from lbarray.http.requests import RequestParser
 from lbarray.values import Outcome
 from lbarray.worker.backend import BackendConnection
-from lbarray.worker.eager import make_eager
 from lbarray.worker.exchange import Exchange
 from lbarray.worker.peer import Peer
 from lbarray.worker.tunnel import Tunnel
@@ -99,15 +98,19 @@ class ClientConnection(Exchange, Protocol):
     def connectionMade(self) -> None:
         factory = self.factory
         peer = self.transport.getPeer()
-        self.peer = Peer(factory.forwarding, peer.host, peer.port, tls=factory.tls)
+        self.peer = Peer(
+            factory.forwarding,
+            peer.host,
+            peer.port,
+            tls=factory.tls,
+            identity=getattr(self.transport, "client_fields", b""),
+        )
         self._parser = RequestParser(
             self, factory.limits, upgrades=factory.upgrades, trusts_forwarded=self.peer.trusted
         )
         factory.connections.add(self)
         factory.accepted += 1
         self.deadline = factory.seconds() + factory.limits.header_timeout_s
-        # Under TLS it is the TCP connection below that sends.
-        make_eager(getattr(self.transport, "transport", self.transport) if factory.tls else self.transport)
         self.transport.registerProducer(self, True)
 
     def dataReceived(self, data: bytes) -> None:

@@ -198,10 +198,7 @@ class Exchange:
             return
         self._hand_over([self._head_octets])
         if assignment.mirrors:
-            self._mirrors = [
-                Mirror(factory.reactor, mirror, factory.limits, head.method, self._head_octets)
-                for mirror in assignment.mirrors
-            ]
+            self._mirrors = [Mirror(factory, mirror, head.method, self._head_octets) for mirror in assignment.mirrors]
         if held is not None:
             self._send_held(held)
 
@@ -235,11 +232,12 @@ class Exchange:
         factory = self.factory
         connection = self._backend = factory.backend_connection(assignment.backend)
         connection.carry(self, request.method, octets, upgrade)
-        factory.reactor.connectTCP(
-            assignment.backend.host,
-            assignment.backend.port,
+        factory.connector.connect(
+            assignment.backend,
             BackendFactory(connection),
-            timeout=factory.limits.connect_timeout_s,
+            factory.limits.connect_timeout_s,
+            self.client_address,
+            factory.service_id,
         )
 
     # What the back end's connection tells us

@@ -14,6 +14,7 @@ from lbarray.telemetry.counters import Counters
 from lbarray.values import BackendAddress, ServiceId
 from lbarray.worker.backend import BackendConnection, IdleLifetimes
 from lbarray.worker.client import ClientConnection
+from lbarray.worker.connector import Connector
 
 __all__ = ["ClientFactory"]
 
@@ -25,6 +26,7 @@ class ClientFactory(ServerFactory):
     :param filters: :class:`lbarray.interfaces.IResponseFilter` providers, the first is nearest to the back end.
     :param upgrades: lower-case names of the protocols that clients may switch to.
     :param node_name: tell in responses who made them; empty for not.
+    :param connector: opens connections to back ends; plain ones if it is not given.
     """
 
     noisy = False
@@ -43,8 +45,10 @@ class ClientFactory(ServerFactory):
         upgrades: Sequence[str] = ("websocket",),
         lifetimes: IdleLifetimes | None = None,
         node_name: str = "",
+        connector: Connector | None = None,
     ) -> None:
         self.reactor = reactor
+        self.connector = connector or Connector(reactor=reactor, counters=counters)
         self.seconds = reactor.seconds
         self.service_id = service_id
         self.tls = tls
@@ -70,8 +74,10 @@ class ClientFactory(ServerFactory):
         forwarding: Forwarding,
         upgrades: Sequence[str],
         node_name: str,
+        connector: Connector | None = None,
     ) -> None:
         """Serve like this: connections that are open follow from their next request on where they can."""
+        self.connector = connector or Connector(reactor=self.reactor, counters=self.counters)
         self.filters = tuple(filters)
         self.limits = limits
         self.forwarding = forwarding

@@ -20,7 +20,8 @@ class Mirror:
 
     upload = None
 
-    def __init__(self, reactor: Any, assignment: Any, limits: Limits, method: bytes, head: bytes) -> None:
+    def __init__(self, factory: Any, assignment: Any, method: bytes, head: bytes) -> None:
+        limits: Limits = factory.limits
         self._assignment = assignment
         self._status = 0
         self._octets = 0
@@ -28,12 +29,11 @@ class Mirror:
         if connection is None:
             connection = BackendConnection(limits)
             connection.carry(self, method, [head])
-            backend = assignment.backend
-            reactor.connectTCP(backend.host, backend.port, BackendFactory(connection), timeout=limits.connect_timeout_s)
+            factory.connector.connect(assignment.backend, BackendFactory(connection), limits.connect_timeout_s)
         else:
             connection.carry(self, method, [head])
         self._backend: BackendConnection | None = connection
-        self._late = reactor.callLater(limits.response_timeout_s, self.close)
+        self._late = factory.reactor.callLater(limits.response_timeout_s, self.close)
 
     def write(self, octets: bytes) -> None:
         """More of the request."""

@@ -12,13 +12,15 @@ __all__ = ["Peer"]
 class Peer:
     """The client of one connection; behind a trusted hop, the client of one request.
 
+    :param identity: lines that tell who the client has proved to be.
     :ivar address: whom routes, limits and logs count.
     :ivar trusted: the peer is a hop whose word on forwarding counts.
     """
 
-    __slots__ = ("_forwarding", "_host", "_lines", "_peer", "address", "trusted")
+    __slots__ = ("_forwarding", "_host", "_identity", "_lines", "_peer", "address", "trusted")
 
-    def __init__(self, forwarding: Forwarding, host: str, port: int, *, tls: bool) -> None:
+    def __init__(self, forwarding: Forwarding, host: str, port: int, *, tls: bool, identity: bytes = b"") -> None:
+        self._identity = identity
         self._forwarding = forwarding
         self._peer = self.address = ClientAddress(host, port, tls)
         self.trusted = forwarding.trusts(host)
@@ -35,11 +37,11 @@ class Peer:
                 self.address = ClientAddress(
                     client, 0 if client != self._peer.host else self._peer.port, self._peer.tls
                 )
-            return lines
+            return lines + self._identity
         if self.trusted:
             self.address = self._peer
         if head.authority != self._host:
             # The same for each request of a connection, but for the host.
             self._host = head.authority
-            self._lines = self._forwarding.lines(self._peer.host, head.authority, tls=self._peer.tls)
+            self._lines = self._forwarding.lines(self._peer.host, head.authority, tls=self._peer.tls) + self._identity
         return self._lines

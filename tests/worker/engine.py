@@ -21,6 +21,7 @@ from lbarray.interfaces import IRequestScheduler
 from lbarray.telemetry.counters import Counters
 from lbarray.values import BackendAddress, ClientAddress, Handling, Outcome, ServiceId
 from lbarray.worker.factory import ClientFactory
+from lbarray.worker.listeners import StreamPort, listening_socket
 
 reactor: Any = global_reactor
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
@@ -237,7 +238,13 @@ class Engine(TestCase):
             limits=self.limits,
             counters=self.counters,
         )
-        self.worker = reactor.listenTCP(0, self.factory, interface="127.0.0.1")
+        self.worker = StreamPort(
+            reactor=reactor,
+            listener=listening_socket("127.0.0.1", 0),
+            factory=self.factory,
+            counters=self.factory.counters,
+        )
+        self.worker.startListening()
         self.listening.append(self.worker)
 
     async def connect(self) -> Client:

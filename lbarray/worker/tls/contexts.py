@@ -1,69 +1,158 @@
-"""TLS contexts of services (RFC 8446), from PEM files."""
+"""OpenSSL contexts for services and for back ends (RFC 8446, BCP 195, Mozilla's server side TLS)."""
 
 from __future__ import annotations
 
-import hashlib
-import re
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from OpenSSL import SSL, crypto
-from twisted.internet.ssl import CertificateOptions, TLSVersion
+import attrs
+from OpenSSL import SSL
+from OpenSSL._util import ffi as _ffi
+from OpenSSL._util import lib as _lib
 
 from lbarray.errors import SystemRefused
+from lbarray.worker.tls.certificates import Certificate
 
-__all__ = ["context_factory"]
+__all__ = ["ClientCertificates", "Policy", "base_context", "certificate_context", "on_server_name"]
 
-_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+#: Mozilla, intermediate, for TLS 1.2: all of them with forward secrecy and authenticated encryption.
+_TLS12_CIPHERS = (
+    b"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:"
+    b"ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
+)
+_TLS13_CIPHERS = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
+_GROUPS = (b"X25519MLKEM768:X25519:prime256v1:secp384r1", b"X25519:prime256v1:secp384r1")
+_NO_RENEGOTIATION = getattr(SSL, "OP_NO_RENEGOTIATION", 1 << 30)
+_TICKET_LIFETIME_S = 86400
 
 
-def _read(path: Path, what: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise SystemRefused(
-            f"read the {what} {path}", errno=error.errno or 0, advice="put it there, or change services.NAME.tls"
-        ) from None
+@attrs.frozen
+class ClientCertificates:
+    """Whether clients show certificates.
 
-
-def context_factory(certificate: Path, key: Path, *, service: str) -> CertificateOptions:
-    """TLS 1.2 and 1.3 with this certificate, its chain behind it in the file, and its key.
-
-    :raises SystemRefused: a file that is missing, is no PEM, or belongs to another one.
+    :ivar mode: ``off``, ``optional`` or ``required``.
+    :ivar ca: PEM of the authorities whose certificates are believed.
     """
-    blocks = _PEM.findall(_read(certificate, "certificate"))
+
+    mode: str = "off"
+    ca: Path | None = None
+
+
+@attrs.frozen
+class Policy:
+    """What a service speaks.
+
+    :ivar profile: ``intermediate`` (TLS 1.2 and 1.3) or ``modern`` (1.3 only).
+    :ivar protocols: for ALPN, the one we like best first.
+    """
+
+    profile: str = "intermediate"
+    protocols: tuple[bytes, ...] = (b"http/1.1",)
+    clients: ClientCertificates = ClientCertificates()
+
+
+def base_context(policy: Policy, *, session_id: bytes, key: str) -> SSL.Context:
+    """A server's context without a certificate.
+
+    :param session_id: up to 32 octets; sessions are taken up again only by contexts with the same ones.
+    :param key: the configuration's name for it, for messages.
+    :raises SystemRefused: the authorities of client certificates cannot be read.
+    """
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.set_min_proto_version(SSL.TLS1_3_VERSION if policy.profile == "modern" else SSL.TLS1_2_VERSION)
+    context.set_options(SSL.OP_NO_COMPRESSION | _NO_RENEGOTIATION | SSL.OP_SINGLE_DH_USE)
+    # The client's order of ciphers counts: it knows whether it has AES in hardware.
+    context.set_cipher_list(_TLS12_CIPHERS)
+    context.set_tls13_ciphersuites(_TLS13_CIPHERS)
+    _set_groups(context)
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    context.set_session_cache_mode(SSL.SESS_CACHE_SERVER)
+    context.set_timeout(_TICKET_LIFETIME_S)
+    context.set_session_id(session_id)
+    if policy.protocols:
+        context.set_alpn_select_callback(_alpn(policy.protocols))
+    _ask_clients(context, policy.clients, key)
+    return context
+
+
+def _set_groups(context: SSL.Context) -> None:
+    for groups in _GROUPS:  # the post-quantum hybrid is not in every OpenSSL
+        if _lib.SSL_CTX_set1_curves_list(context._context, groups) == 1:
+            return
+        _lib.ERR_clear_error()
+
+
+def _alpn(ours: Sequence[bytes]) -> Callable[[SSL.Connection, list[bytes]], Any]:
+    def choose(connection: SSL.Connection, theirs: list[bytes]) -> Any:
+        for protocol in ours:
+            if protocol in theirs:
+                return protocol
+        return SSL.NO_OVERLAPPING_PROTOCOLS
+
+    return choose
+
+
+def _ask_clients(context: SSL.Context, clients: ClientCertificates, key: str) -> None:
+    if clients.mode == "off" or clients.ca is None:
+        return
     try:
-        chain = [crypto.load_certificate(crypto.FILETYPE_PEM, block) for block in blocks]
-    except crypto.Error:
-        chain = []
-    if not chain:
-        raise SystemRefused(
-            f"use the certificate {certificate}", detail="no certificate in PEM in it", advice=f"service {service}"
-        )
-    try:
-        private = crypto.load_privatekey(crypto.FILETYPE_PEM, _read(key, "key"), passphrase=b"")
-    except (crypto.Error, ValueError, TypeError):
-        raise SystemRefused(
-            f"use the key {key}",
-            detail="no private key in PEM without a passphrase in it",
-            advice=f"service {service}",
-        ) from None
-    options = CertificateOptions(
-        privateKey=private,
-        certificate=chain[0],
-        extraCertChain=chain[1:] or None,
-        raiseMinimumTo=TLSVersion.TLSv1_2,
-        enableSessions=True,
-        enableSessionTickets=True,
-        acceptableProtocols=[b"http/1.1"],
-    )
-    try:
-        context = options.getContext()
+        context.load_verify_locations(str(clients.ca))
+        context.load_client_ca(str(clients.ca).encode())
     except SSL.Error:
         raise SystemRefused(
-            f"use {certificate} with {key}",
-            detail="the key belongs to another certificate",
-            advice=f"compare the public keys (openssl x509 -pubkey, openssl pkey -pubout) of service {service}",
+            f"use the authorities in {clients.ca}", detail="no certificates in PEM in it", advice=f"{key}.client_ca"
         ) from None
-    # Sessions are only taken up again by the service that they were made in.
-    context.set_session_id(hashlib.sha256(service.encode()).digest()[:32])
-    return options
+    mode = SSL.VERIFY_PEER
+    if clients.mode == "required":
+        mode |= SSL.VERIFY_FAIL_IF_NO_PEER_CERT
+    context.set_verify(mode)
+
+
+def certificate_context(
+    policy: Policy, certificates: Sequence[Certificate], *, session_id: bytes, key: str
+) -> SSL.Context:
+    """A context with these certificates, at most one of each kind: OpenSSL takes the one that the client's signature
+    algorithms allow, in the client's order.
+
+    :raises SystemRefused: OpenSSL does not take one of them.
+    """
+    context = base_context(policy, session_id=session_id, key=key)
+    for certificate in certificates:
+        # Each certificate has a chain of its own only when it is read from a file: this one is nowhere on disk, and
+        # holds exactly what was checked.
+        fd = os.memfd_create("certificate")
+        try:
+            os.write(fd, b"".join(certificate.chain) + certificate.key)
+            path = f"/proc/self/fd/{fd}"
+            context.use_certificate_chain_file(path)
+            context.use_privatekey_file(path)
+        except SSL.Error as error:
+            raise SystemRefused(
+                f"use the certificate {certificate.files.certificate}", detail=str(error), advice=key
+            ) from None
+        finally:
+            os.close(fd)
+    return context
+
+
+def on_server_name(context: SSL.Context, choose: Callable[[str | None], SSL.Context | None]) -> None:
+    """Let ``choose`` find the context for the name that a client asks for; ``None`` refuses the client with
+    ``unrecognized_name`` (RFC 6066 §3)."""
+
+    def callback(ssl: Any, alert: Any, argument: Any) -> int:
+        connection = SSL.Connection._reverse_mapping[ssl]
+        asked = _lib.SSL_get_servername(ssl, 0)
+        try:
+            chosen = choose(_ffi.string(asked).decode("ascii") if asked != _ffi.NULL else None)
+        except UnicodeDecodeError:
+            chosen = None
+        if chosen is None:
+            return int(_lib.SSL_TLSEXT_ERR_ALERT_FATAL)
+        connection.set_context(chosen)
+        return int(_lib.SSL_TLSEXT_ERR_OK)
+
+    # Kept by the context: OpenSSL calls it as long as the context lives.
+    context._tlsext_servername_callback = _ffi.callback("int (*)(SSL *, int *, void *)", callback, error=2)
+    _lib.SSL_CTX_set_tlsext_servername_callback(context._context, context._tlsext_servername_callback)

@@ -1,0 +1,27 @@
+"""All that a service needs to know for TLS, as one frozen value."""
+
+from __future__ import annotations
+
+import attrs
+
+from lbarray.worker.tls.certificates import CertificateFiles
+from lbarray.worker.tls.contexts import ClientCertificates
+
+__all__ = ["TlsSettings"]
+
+
+@attrs.frozen(kw_only=True)
+class TlsSettings:
+    """TLS of one service; the names are those of ``[services.NAME.tls]``.
+
+    :ivar files: the default certificate first.
+    """
+
+    files: tuple[CertificateFiles, ...]
+    strict: bool = False
+    profile: str = "intermediate"
+    clients: ClientCertificates = ClientCertificates()
+    handshake_timeout_s: float = 10.0
+    handshakes_at_once: int = 512
+    handshakes_per_second: int = 0
+    reload_s: float = 10.0
