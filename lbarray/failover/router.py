@@ -149,8 +149,9 @@ class RouterOnNode:
         if good:
             self.log.info("{name}: well again", name=condition.name)
         else:
-            what = "owns no VIP meanwhile" if condition.weight is None else f"priority lowered by {condition.weight}"
-            self.log.warn("{vips}: {why}; this node {what}", vips=self._names, why=why or condition.name, what=what)
+            lowered = f"its priority is {condition.weight} lower"
+            what = "it does not own them" if condition.weight is None else lowered
+            self.log.warn("{vips}: {why}; meanwhile {what}", vips=self._names, why=why or condition.name, what=what)
         if not self.running:
             return
         now = self._seconds()

@@ -23,6 +23,7 @@ def accept_only(table: str, addresses: Iterable[Address], services: Iterable[Ser
     :raises SystemRefused: the kernel would not, or there is no ``nft``.
     """
     rules = [
+        "iif lo accept",  # this machine's own checks
         "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, destination-unreachable, packet-too-big, "
         "time-exceeded, parameter-problem } accept",
         "icmp type { destination-unreachable, time-exceeded, parameter-problem } accept",

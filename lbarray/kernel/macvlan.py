@@ -33,7 +33,9 @@ def add_macvlan(name: str, parent: str, mac: bytes) -> None:
                 kind="macvlan",
                 link=below,
                 address=mac.hex(":"),
-                macvlan_mode="private",
+                # Not "private": that takes a frame whose sender has our virtual address, another owner's
+                # advertisement, for one of our own and keeps it from the parent.
+                macvlan_mode="bridge",
             )
             # Answers leave by the parent, which is where routes lead, so a strict path check would drop the requests.
             write_sysctl(f"net.ipv4.conf.{name}.rp_filter", "2")

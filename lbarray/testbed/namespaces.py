@@ -116,9 +116,9 @@ class Host:
         self._processes.clear()
 
     def has_address(self, address: str) -> bool:
-        """Is ``address`` on the interface (not on loopback) now?"""
-        out = run(["ip", "-n", self.namespace, "-o", "addr", "show", "dev", self.INTERFACE], check=False)
-        return f" {address}/" in out
+        """Is ``address`` on an interface other than loopback now?"""
+        out = run(["ip", "-n", self.namespace, "-o", "addr", "show"], check=False)
+        return any(f" {address}/" in line and not line.split()[1].startswith("lo") for line in out.splitlines())
 
     def mac(self) -> str:
         """Its interface's MAC address, as text."""

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -246,6 +246,18 @@ class Array:
             return None
         return status
 
+    def command(self, name: str, *arguments: str) -> str:
+        """What ``lbarray ARGUMENTS`` says, asked of a node through its socket; its errors too."""
+        options = ["--socket", str(self.folder / "state" / f"{name}.sock")]
+        done = subprocess.run(
+            [sys.executable, "-m", "lbarray", *arguments, *options],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+        return done.stdout + done.stderr
+
     def owners(self) -> list[str]:
         """The nodes that have the VIP on their interface."""
         return [name for name in self.nodes if self.host(name).has_address(VIP)]
@@ -258,6 +270,24 @@ class Array:
             return owners[0] if len(owners) == 1 else None
 
         return wait_for(look, "one owner of the VIP", timeout_s)
+
+    def wait_owner_of(self, vips: Iterable[str], name: str, timeout_s: float = 15.0) -> None:
+        """Until ``name``, and no other node, has all these VIPs.
+
+        :raises SystemRefused: not within that time; with the last lines of the nodes' logs.
+        """
+        wanted = {(vip, name) for vip in vips}
+
+        def look() -> bool:
+            return wanted == {
+                (vip, each) for vip, _ in wanted for each in self.nodes if self.host(each).has_address(vip)
+            }
+
+        try:
+            wait_for(look, f"{name} to own {', '.join(sorted(vip for vip, _ in wanted))}", timeout_s)
+        except SystemRefused as error:
+            logs = "\n".join(f"--- {each}\n{self.log_of(each)[-2000:]}" for each in self.nodes)
+            raise SystemRefused(error.tried, detail=f"{error.detail}\n{logs}") from None
 
     def wait_ready(self, timeout_s: float = 20.0) -> str:
         """Wait until the owner gives rows to every node and every back end is up; the owner's name."""
