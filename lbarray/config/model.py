@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 
+from lbarray.config.access_log import AccessLog
 from lbarray.config.array import Array, Membership, Node
 from lbarray.config.cdn import Cdn
 from lbarray.config.console import Console
@@ -32,6 +33,7 @@ class Config:
     cdn: Cdn | None = None
     worker: Worker = attrs.field(factory=Worker)
     console: Console = attrs.field(factory=Console)
+    access_log: AccessLog = attrs.field(factory=AccessLog)
     log: Log = attrs.field(factory=Log)
 
     @property

@@ -42,7 +42,8 @@ class Daemon(NodeService):
         self.reactor.callWhenRunning(self._listen_to_signals)
 
     def _listen_to_signals(self) -> None:
-        """SIGHUP, as ``systemctl reload`` sends it, means: take up the configuration file as it is now."""
+        """SIGHUP, as ``systemctl reload`` sends it: take up the configuration file as it is now. SIGUSR1, as logrotate
+        sends it: open the logs anew."""
 
         def reload() -> None:
             with contextlib.suppress(ArrayError):  # the log has it already
@@ -50,3 +51,12 @@ class Daemon(NodeService):
 
         # A handler may run between any two instructions: the work is done in the reactor's own time.
         signal.signal(signal.SIGHUP, lambda number, frame: self.reactor.callFromThread(reload))
+        before = signal.getsignal(signal.SIGUSR1)  # twistd's own, for its --logfile
+
+        def reopen(number: int, frame: Any) -> None:
+            if callable(before):
+                before(number, frame)
+            if self.worker is not None:
+                self.reactor.callFromThread(self.worker.reopen_logs)
+
+        signal.signal(signal.SIGUSR1, reopen)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.logger import Logger
+
 from lbarray.backends.connections import IdleConnections
 from lbarray.backends.health import Health
 from lbarray.backends.persistence import CookiePersistence
@@ -19,6 +21,7 @@ from lbarray.http.forwarding import Forwarding
 from lbarray.http.limits import Limits
 from lbarray.rewrite.chain import RewriteFilter
 from lbarray.rewrite.rules import CdnRules
+from lbarray.telemetry.access_log import AccessLog
 from lbarray.telemetry.counters import Counters
 from lbarray.values import BackendAddress
 from lbarray.worker.service import ListenerSpec, WorkerService
@@ -26,6 +29,8 @@ from lbarray.worker.tls.backend import BackendTlsSettings
 from lbarray.worker.tls.certificates import CertificateFiles
 from lbarray.worker.tls.contexts import ClientCertificates
 from lbarray.worker.tls.settings import TlsSettings
+
+log = Logger()
 
 __all__ = ["backends_settings", "make_backends", "make_rewriting", "make_worker", "worker_settings"]
 
@@ -140,8 +145,26 @@ def make_worker(
         reactor=reactor,
         requests=backends,
         counters=counters,
+        access_log=make_access_log(config=config, node_name=node_name, counters=counters),
         **worker_settings(config=config, node_name=node_name, rewriting=rewriting),
     )
+
+
+def make_access_log(*, config: Config, node_name: str, counters: Counters) -> AccessLog | None:
+    """The log of ``[access_log]``. Where nobody asked for it by name, a folder that cannot be had leaves it out."""
+    wanted = config.access_log
+    if not wanted.enabled:
+        return None
+    path = wanted.path
+    if path is None:
+        path = config.array.state_dir / f"access-{node_name}.log"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.open("ab").close()
+        except OSError as error:
+            log.warn("no access log: {path}: {error}; set access_log.path", path=path, error=error.strerror)
+            return None
+    return AccessLog(path=path, style=wanted.format, counters=counters)
 
 
 def worker_settings(*, config: Config, node_name: str, rewriting: RewriteFilter | None) -> dict[str, Any]:

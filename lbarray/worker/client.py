@@ -105,6 +105,7 @@ class ClientConnection(Exchange, Protocol):
             tls=factory.tls,
             identity=getattr(self.transport, "client_fields", b""),
         )
+        self.client_address = self.peer.address
         self._parser = RequestParser(
             self, factory.limits, upgrades=factory.upgrades, trusts_forwarded=self.peer.trusted
         )
@@ -136,6 +137,8 @@ class ClientConnection(Exchange, Protocol):
         self._waiting.clear()
         if self._tunnel is not None:
             self._tunnel.close()
+        elif self.request is not None:
+            self.log_access(self.status if self.response_begun else 499)
         self.give_up(Outcome.CLIENT_GONE)
 
     # RequestSink
@@ -199,6 +202,7 @@ class ClientConnection(Exchange, Protocol):
         self._out.append(octets)
 
     def content(self, data: bytes) -> None:
+        self.sent_octets += len(data)
         if self._chunked:
             self._out.extend((b"%x\r\n" % len(data), data, b"\r\n"))
         else:
@@ -213,6 +217,7 @@ class ClientConnection(Exchange, Protocol):
         if self._chunked:
             self._out.append(b"0\r\n\r\n")
         self.flush()
+        self.log_access(self.status)
         self._done()
 
     def flush(self) -> None:
@@ -225,6 +230,8 @@ class ClientConnection(Exchange, Protocol):
 
     def respond_cut(self) -> None:
         self._out = []
+        self.log_access(self.status)
+        self.request = None
         self._abort()
 
     # After the response
@@ -294,6 +301,7 @@ class ClientConnection(Exchange, Protocol):
             own_answer(status, head_only=head_only, keep_alive=self._keep_alive, fields=fields, content=content)
         )
         self.flush()
+        self.log_access(status)
         self._done()
 
     # Refusing
@@ -341,7 +349,7 @@ class ClientConnection(Exchange, Protocol):
             self._queue_paused = self.upload.paused = False
             self.transport.resumeProducing()
         self.deadline = self.factory.seconds() + LINGER_S
-        if self._lingers and not self.factory.tls:
+        if self._lingers:
             self.transport.loseWriteConnection()
         else:
             self.transport.loseConnection()
@@ -389,6 +397,7 @@ class ClientConnection(Exchange, Protocol):
 
     def respond_switch(self, head: ResponseHead, backend: BackendConnection, assignment: Any, data: bytes) -> None:
         factory = self.factory
+        self.log_access(head.status)
         factory.counters.add("tunnels")
         factory.tunnels += 1
         self.request = None

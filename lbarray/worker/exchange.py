@@ -11,6 +11,7 @@ from typing import Any
 from lbarray.errors import BadInput
 from lbarray.http.events import Fields, RequestHead, ResponseHead
 from lbarray.http.heads import request_octets, trailer_octets
+from lbarray.telemetry.access_log import Record
 from lbarray.values import BackendAddress, ClientAddress, Outcome
 from lbarray.worker.backend import UNSENT_LIMIT, BackendConnection, BackendFactory
 from lbarray.worker.contents import FilteredContent
@@ -45,7 +46,11 @@ class Exchange:
     request_complete = False
     response_begun = False
     status = 0
+    #: Of the response's content, as written to the client: whoever writes it adds to this.
+    sent_octets = 0
 
+    _began_s = 0.0
+    _backend_name = ""
     _assignment: Any = None
     _backend: BackendConnection | None = None
     _head_octets = b""
@@ -74,7 +79,10 @@ class Exchange:
         self._stale_once = False
         self._max_body = None
         self._body_octets = 0
-        self.deadline = factory.seconds() + factory.limits.body_timeout_s
+        self.sent_octets = 0
+        self._backend_name = ""
+        self._began_s = now = factory.seconds()
+        self.deadline = now + factory.limits.body_timeout_s
         self._window_octets = 0
         try:
             assignment = factory.requests.assign(factory.service_id, head, self.client_address)
@@ -218,6 +226,7 @@ class Exchange:
         assert request is not None
         repeatable = not request.has_body and request.method in IDEMPOTENT and not request.upgrade
         upgrade = bool(request.upgrade)
+        self._backend_name = assignment.backend.name
         connection = None if fresh else assignment.idle_connection()
         while connection is not None:
             # What cannot be repeated needs a connection that the back end is not about to close.
@@ -415,6 +424,41 @@ class Exchange:
         mirrors, self._mirrors = self._mirrors, None
         for mirror in mirrors or ():
             mirror.close()
+
+    def log_access(self, status: int) -> None:
+        """A line in the access log for the request in hand, which is over; 499 for a client that has gone."""
+        factory = self.factory
+        log = factory.access_log
+        if log is None:
+            return
+        request = self.request
+        if request is None:
+            log.add(Record(self.client_address.host, b"-", b"-", (1, 1), status, 0, service=factory.name))
+            return
+        referer = agent = b""
+        for name, value in request.fields:
+            size = len(name)
+            if size == 10 and name.lower() == b"user-agent":
+                agent = value
+            elif size == 7 and name.lower() == b"referer":
+                referer = value
+        log.add(
+            Record(
+                self.client_address.host,
+                request.method,
+                request.target,
+                request.version,
+                status,
+                self.sent_octets,
+                referer,
+                agent,
+                request.authority,
+                factory.seconds() - self._began_s,
+                self._body_octets,
+                self._backend_name,
+                factory.name,
+            )
+        )
 
     # Time
 

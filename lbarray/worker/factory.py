@@ -10,6 +10,7 @@ from twisted.internet.protocol import ServerFactory
 
 from lbarray.http.forwarding import Forwarding
 from lbarray.http.limits import Limits
+from lbarray.telemetry.access_log import AccessLog
 from lbarray.telemetry.counters import Counters
 from lbarray.values import BackendAddress, ServiceId
 from lbarray.worker.backend import BackendConnection, IdleLifetimes
@@ -27,6 +28,7 @@ class ClientFactory(ServerFactory):
     :param upgrades: lower-case names of the protocols that clients may switch to.
     :param node_name: tell in responses who made them; empty for not.
     :param connector: opens connections to back ends; plain ones if it is not given.
+    :param access_log: has a line for each request. :param name: of the service, for the log.
     """
 
     noisy = False
@@ -46,8 +48,12 @@ class ClientFactory(ServerFactory):
         lifetimes: IdleLifetimes | None = None,
         node_name: str = "",
         connector: Connector | None = None,
+        access_log: AccessLog | None = None,
+        name: str = "",
     ) -> None:
         self.reactor = reactor
+        self.access_log = access_log
+        self.name = name
         self.connector = connector or Connector(reactor=reactor, counters=counters)
         self.seconds = reactor.seconds
         self.service_id = service_id

@@ -12,6 +12,7 @@ from twisted.internet.task import LoopingCall
 
 from lbarray.http.forwarding import Forwarding
 from lbarray.http.limits import Limits
+from lbarray.telemetry.access_log import AccessLog
 from lbarray.telemetry.counters import Counters
 from lbarray.values import Load
 from lbarray.worker.backend import IdleLifetimes
@@ -34,6 +35,7 @@ class WorkerService(Service):
     :param stop_grace_s: how long requests in hand may take to end when the service stops.
     :param backend_tls: by pool, how its back ends are met over TLS.
     :param proxy_protocol: by pool, the version of the PROXY header that its back ends want.
+    :param access_log: has a line for each request.
     :param listening: gives the listening socket of a service; new ones of our own if it is not given.
     """
 
@@ -52,6 +54,7 @@ class WorkerService(Service):
         backend_tls: Mapping[str, BackendTlsSettings] | None = None,
         proxy_protocol: Mapping[str, int] | None = None,
         listening: Callable[[ListenerSpec], socket.socket] | None = None,
+        access_log: AccessLog | None = None,
     ) -> None:
         self._reactor = reactor
         self._specs = tuple(listeners)
@@ -66,6 +69,7 @@ class WorkerService(Service):
         self._to_backends = (backend_tls or {}, proxy_protocol or {})
         self._connector: Connector | None = None
         self._listening = listening
+        self._access_log = access_log
         self._listeners: dict[str, ServedService] = {}
         self._leaving: list[ServedService] = []
         self._last_load = (reactor.seconds(), 0)
@@ -75,6 +79,8 @@ class WorkerService(Service):
     def startService(self) -> None:
         """:raises SystemRefused: a port or a certificate is not to be had; nothing listens then."""
         self._connector = self._make_connector(*self._to_backends)
+        if self._access_log is not None:
+            self._access_log.start()
         self._listeners = self._opened(self._specs)
         super().startService()
         self._sweeps.start(SWEEP_S, now=False)
@@ -128,6 +134,8 @@ class WorkerService(Service):
             lifetimes=self._lifetimes,
             node_name=self._node_name,
             connector=self._connector,
+            access_log=self._access_log,
+            name=spec.name,
         )
 
     def reconfigure(
@@ -186,6 +194,11 @@ class WorkerService(Service):
         old = self._listeners[spec.name].spec
         return old.service_id == spec.service_id and (old.tls is None) == (spec.tls is None)
 
+    def reopen_logs(self) -> None:
+        """The access log was renamed: write to a new file of its name."""
+        if self._access_log is not None:
+            self._access_log.reopen()
+
     def reload_certificates(self) -> dict[str, bool]:
         """Read every TLS service's certificates anew, by command; which services use what was read."""
         return {
@@ -203,6 +216,8 @@ class WorkerService(Service):
     def _sweep(self) -> None:
         for listener in self._all():
             listener.sweep()
+        if self._access_log is not None:
+            self._access_log.flush()
         self._leaving = [listener for listener in self._leaving if listener.factory.connections]
 
     def stopService(self) -> Deferred[Any]:
@@ -219,6 +234,8 @@ class WorkerService(Service):
                     connection.transport.abortConnection()
             if self._sweeps.running:
                 self._sweeps.stop()
+            if self._access_log is not None:
+                self._access_log.stop()
             return None
         later: Deferred[None] = Deferred()
         later.addCallback(lambda _: self._wait(until))
