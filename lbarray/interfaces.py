@@ -31,11 +31,15 @@ __all__ = [
     "IAssignment",
     "IBalancePolicy",
     "IBodyFilter",
+    "IContentFilter",
     "IForwardingPlane",
     "IHealthProbe",
     "IMembershipSource",
     "IRequestScheduler",
     "IResponseFilter",
+    "IRewriteFilter",
+    "IRewriteFilterFactory",
+    "ITreeFilter",
 ]
 
 
@@ -235,3 +239,53 @@ class IResponseFilter(Interface):
     def prepare(request: RequestHead) -> None:
         """Change the request's fields before it goes to the back end: codings we cannot read do
         not belong in ``Accept-Encoding``, range requests cannot be rewritten."""
+
+
+class IRewriteFilterFactory(Interface):
+    """Makes filters of one kind; found by ``twisted.plugin`` and used by ``[[filters]]`` of the configuration.
+
+    A module in ``twisted/plugins`` holds an object that provides this and ``twisted.plugin.IPlugin``.
+    """
+
+    name: str = Attribute("what ``use`` in the configuration says; letters, digits, ``-``, ``_`` and ``.``")
+
+    def filter(options: Mapping[str, object]) -> object:
+        """An :class:`IRewriteFilter` for one entry of the configuration, whose ``options`` are these.
+
+        :raises ValueError: they will not do; its text says what would be accepted.
+        """
+
+
+class IRewriteFilter(Interface):
+    """Looks at the responses of its routes. Called from the reactor's thread; must not block, but for
+    :meth:`ITreeFilter.change`. A filter that raises loses nothing: the response goes on as it was before it."""
+
+    name: str = Attribute("in counters and in the log")
+
+    def open(page: object, response: ResponseHead) -> object | None:
+        """Look at one response, whatever it is: its status, its media type.
+
+        The fields may be changed here. Returns an :class:`IContentFilter` or an :class:`ITreeFilter` when the content
+        is to be changed as well (lengths, digests and entity tags are then seen to), or ``None``.
+
+        :param page: a :class:`lbarray.rewrite.plugins.PageContext`.
+        """
+
+
+class IContentFilter(Interface):
+    """Changes the content of one response while it streams. It is given plain octets, whatever the coding."""
+
+    held: bytes = Attribute("what was fed and has not been given out, as it came: after an error it leaves as it is")
+
+    def feed(data: bytes) -> bytes:
+        """Content in, content out (maybe empty)."""
+
+    def finish() -> bytes:
+        """The last content."""
+
+
+class ITreeFilter(Interface):
+    """Changes one page as a tree. The page is held until it is complete, up to ``max_size`` octets."""
+
+    def change(soup: object) -> None:
+        """Called in a thread, with a ``bs4.BeautifulSoup`` of the whole page; what it is afterwards leaves."""

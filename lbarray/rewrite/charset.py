@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["WIDE_MARKS", "ascii_inside", "ascii_inside_by_meta"]
+__all__ = ["WIDE_MARKS", "ascii_inside", "ascii_inside_by_meta", "charset_of"]
 
 #: Byte order marks of UTF-16 and UTF-32: they overrule everything else.
 WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -17,6 +17,15 @@ def ascii_inside(content_type: bytes) -> bool:
     parameters = content_type.lower().partition(b";")[2]
     # Names like "unicode-1-1-utf-8" mean UTF-8.
     return b"utf-8" in parameters or not any(name in parameters for name in (*_ESCAPING, *_WIDE))
+
+
+def charset_of(content_type: bytes) -> str | None:
+    """What a media type's ``charset`` parameter says (RFC 9110 §8.3.2)."""
+    for parameter in content_type.split(b";")[1:]:
+        name, _, value = parameter.partition(b"=")
+        if name.strip().lower() == b"charset":
+            return value.strip().strip(b"\"'").decode("ascii", "replace") or None
+    return None
 
 
 def ascii_inside_by_meta(label: bytes) -> bool:

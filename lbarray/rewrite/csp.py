@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-__all__ = ["permits"]
+__all__ = ["amended", "permits"]
 
 #: What the CDN serves, and which directive speaks of it where the one before is absent (§6.8.3).
 _FALLBACKS = (
@@ -30,10 +30,7 @@ def permits(policies: Iterable[bytes], origin: bytes, paths: Sequence[bytes]) ->
     :param origin: of the CDN: scheme, host, port where it is unusual.
     :param paths: prefixes of what it serves.
     """
-    scheme, _, authority = origin.lower().partition(b"://")
-    host, colon, port = authority.rpartition(b":")
-    if not colon or port.endswith(b"]"):
-        host, port = authority, _PORTS.get(scheme, b"")
+    place = _place(origin)
     for policy in (policy for value in policies for policy in value.split(b",")):
         directives: dict[bytes, list[bytes]] = {}
         for directive in policy.split(b";"):
@@ -47,13 +44,56 @@ def permits(policies: Iterable[bytes], origin: bytes, paths: Sequence[bytes]) ->
             # With 'strict-dynamic' hosts do not count (§8.2): what does, we cannot give.
             if b"'strict-dynamic'" in (source.lower() for source in sources) and names[0].startswith(b"script"):
                 return False
-            if not any(_matches(source, scheme, host, port, paths) for source in sources):
+            if not any(_matches(source, place, paths) for source in sources):
                 return False
     return True
 
 
-def _matches(source: bytes, scheme: bytes, host: bytes, port: bytes, paths: Sequence[bytes]) -> bool:
+def amended(value: bytes, origins: Sequence[bytes], paths: Sequence[bytes]) -> bytes | None:
+    """The value of a ``Content-Security-Policy`` field with the CDN added where it was kept out; ``None`` where that
+    cannot be done: with ``'strict-dynamic'`` hosts do not count.
+
+    Only the directive that speaks of a kind of content is widened; where ``default-src`` speaks for it, the kind gets a
+    directive of its own.
+    """
+    policies = []
+    for policy in value.split(b","):
+        parts = [directive.strip() for directive in policy.split(b";") if directive.strip()]
+        for names in _FALLBACKS:
+            places = {part.split()[0].lower(): place for place, part in reversed(list(enumerate(parts)))}
+            name = next((name for name in names if name in places), None)
+            if name is None:
+                continue
+            sources = parts[places[name]].split()[1:]
+            lower = [source.lower() for source in sources]
+            if b"'strict-dynamic'" in lower and names[0].startswith(b"script"):
+                return None
+            missing = [
+                origin for origin in origins if not any(_matches(source, _place(origin), paths) for source in sources)
+            ]
+            if not missing:
+                continue
+            widened = b" ".join([*(source for source in sources if source.lower() != b"'none'"), *missing])
+            if name == b"default-src":
+                parts.append(names[-2] + b" " + widened)
+            else:
+                parts[places[name]] = name + b" " + widened
+        policies.append(b"; ".join(parts))
+    return b", ".join(policies)
+
+
+def _place(origin: bytes) -> tuple[bytes, bytes, bytes]:
+    """Scheme, host, port."""
+    scheme, _, authority = origin.lower().partition(b"://")
+    host, colon, port = authority.rpartition(b":")
+    if not colon or port.endswith(b"]"):
+        host, port = authority, _PORTS.get(scheme, b"")
+    return scheme, host, port
+
+
+def _matches(source: bytes, place: tuple[bytes, bytes, bytes], paths: Sequence[bytes]) -> bool:
     """One source expression (§6.7.2.8). ``'self'``, nonces and hashes never mean another origin."""
+    scheme, host, port = place
     word = source.lower()
     if word == b"*":
         return True

@@ -49,10 +49,11 @@ class CssRewriter:
     """One style sheet, or one attribute.
 
     :param page: where its relative URLs start.
-    :param change: hears (first, behind the last, what is written there instead) within the octets given to ``scan``.
+    :param change: hears (first, behind the last, what is written there instead, begin and end of the whole token) within
+        the octets given to ``scan``.
     """
 
-    def __init__(self, rules: CdnRules, page: Page, change: Callable[[int, int, bytes], None]) -> None:
+    def __init__(self, rules: CdnRules, page: Page, change: Callable[[int, int, bytes, int, int], None]) -> None:
         self._rules = rules
         self._page = page
         self._change = change
@@ -116,7 +117,7 @@ class CssRewriter:
         string = _STRING_TOKEN.match(data, at, end)
         if string is not None:  # only those in image-set() come here
             if self._set_depth == 1:
-                self._moved(data, at + 1, string.end() - 1)
+                self._moved(data, at + 1, string.end() - 1, at, string.end())
             return string.end(), False
         bad = _BAD_STRING.match(data, at, end)
         if bad is not None:
@@ -138,7 +139,7 @@ class CssRewriter:
         url = _URL.match(data, at, end)
         if url is not None:
             group = url.lastindex or 3
-            self._moved(data, *url.span(group))
+            self._moved(data, *url.span(group), at, url.end())
             return url.end(), False
         begun = data[at + 1 : at + 40].lstrip(b"\t\n\f\r ")
         if begun[:1] in (b'"', b"'"):
@@ -161,23 +162,23 @@ class CssRewriter:
             return (at, True) if not last and end - at < 8 else (at + 1, False)
         string = _STRING_TOKEN.match(data, found.end(), end)
         if string is not None:
-            self._moved(data, string.start() + 1, string.end() - 1)
+            self._moved(data, string.start() + 1, string.end() - 1, at, string.end())
             return string.end(), False
         rest = data[found.end() : found.end() + 2]
         if not last and end - at <= LONGEST_TOKEN and (len(rest) < 2 or rest[:1] in b"\"'/"):
             return at, True
         return found.end(), False
 
-    def _moved(self, data: bytes, first: int, last: int) -> None:
+    def _moved(self, data: bytes, first: int, last: int, start: int, end: int) -> None:
         url = data[first:last].strip(b"\t\n\f\r ")
         moved = self._rules.moved(url, self._page) if url else None
         if moved is None or not moved.isascii():
             return
         first += data[first:last].find(url)
         if moved.endswith(url):
-            self._change(first, first, moved[: len(moved) - len(url)])
+            self._change(first, first, moved[: len(moved) - len(url)], start, end)
         else:
-            self._change(first, first + len(url), moved)
+            self._change(first, first + len(url), moved, start, end)
 
 
 def style_changes(style: bytes, rules: CdnRules, page: Page) -> list[tuple[int, int, bytes]]:
@@ -185,7 +186,7 @@ def style_changes(style: bytes, rules: CdnRules, page: Page) -> list[tuple[int, 
     if b"(" not in style:
         return []
     found: list[tuple[int, int, bytes]] = []
-    CssRewriter(rules, page, lambda first, last, text: found.append((first, last, text))).scan(
+    CssRewriter(rules, page, lambda first, last, text, *_: found.append((first, last, text))).scan(
         style, 0, len(style), last=True
     )
     return found

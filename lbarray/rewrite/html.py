@@ -249,8 +249,8 @@ class HtmlRewriter:
         elif name == b"script" and tag is not None and self._rules.import_maps and b"importmap" in tag[3].lower():
             self._inside = _IN_IMPORT_MAP
 
-    def _css_change(self, first: int, last: int, text: bytes) -> None:
-        self._change(first, last, ((first, last, text),))
+    def _css_change(self, first: int, last: int, text: bytes, start: int, end: int) -> None:
+        self._change(start, end, ((first, last, text),))
 
     def _no_tag(self, data: bytes, at: int, size: int) -> tuple[int, bool]:
         if data.startswith(b"<!--", at):
@@ -475,8 +475,12 @@ class HtmlRewriter:
                 return at, True
             self._inside = b"script"
             return at, False
-        for first, last, text in import_map_changes(data[at : found.start()], self._rules, self._page):
-            self._change(at + first, at + last, [(at + first, at + last, text)])
+        changes = [
+            (at + first, at + last, text)
+            for first, last, text in import_map_changes(data[at : found.start()], self._rules, self._page)
+        ]
+        if changes:
+            self._change(at, found.start(), changes)
         self._inside = _MARKUP
         return found.start(), False
 

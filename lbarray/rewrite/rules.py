@@ -31,6 +31,8 @@ class CdnRules:
     :param attributes: of the site's own that hold URLs until a script makes use of them, such as ``data-src``.
     :param add_crossorigin: give it to scripts and style sheets with ``integrity`` that lack it, and move them;
         the CDN must then answer with CORS fields. Otherwise they stay.
+    :ivar digest: of all this and of the hosts that live: pages made by other rules are other pages.
+    :ivar generation: counts what was learnt since.
     :ivar known: what became of URLs as they are written in elements, where that depends on nothing else.
     """
 
@@ -80,6 +82,7 @@ class CdnRules:
         self.known: Mapping[Key, Kept] = {}
         self._known: dict[Key, Kept] = {}
         given = (hosts, scheme, paths, globs, extensions, exclude, types, min_size, max_size, own_hosts, version)
+        self.generation = 0
         self._given = repr((given, attributes, css, embeds, metas, import_maps, add_crossorigin)).encode()
         self._forget()
 
@@ -113,13 +116,18 @@ class CdnRules:
 
     def _forget_urls(self) -> None:
         self.known = self._known = {}
+        self.generation += 1
 
     def permitted_by(self, policies: Sequence[bytes]) -> bool:
         """These Content-Security-Policy values let a page load what the CDN serves."""
         if not policies:
             return True
-        prefixes = self.selection.paths if not self.selection.globs else (b"/",)
-        return all(permits(policies, self.absolute(origin), prefixes) for origin in self._alive)
+        return all(permits(policies, self.absolute(origin), self.prefixes) for origin in self._alive)
+
+    @property
+    def prefixes(self) -> Sequence[bytes]:
+        """What the paths of all that moves begin with."""
+        return self.selection.paths if not self.selection.globs else (b"/",)
 
     def absolute(self, url: bytes) -> bytes:
         """With a scheme, for those who read a page's URLs without the page."""
