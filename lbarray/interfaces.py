@@ -6,7 +6,7 @@ one, the public suite of tests for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from zope.interface import Attribute, Interface
 

@@ -40,7 +40,7 @@ Octets = Annotated[int, between(0, 1 << 40)]
 
 @attrs.frozen
 class CdnCheck:
-    """``[cdn.check]``: how each node finds out whether a host of the network lives. Without it every host counts as well.
+    """``[cdn.check]``: how each node finds out whether a host of the network lives. Without it every host does.
 
     :ivar path: what is asked for, of each host.
     :ivar expect: lowest and highest status that count as well.
@@ -59,8 +59,8 @@ class CdnCheck:
 
 @attrs.frozen
 class CdnPages:
-    """``[[cdn.pages]]``: whether the pages of this host and path are rewritten. The most exact entry wins; pages that none
-    speaks of are rewritten.
+    """``[[cdn.pages]]``: whether the pages of this host and path are rewritten. The most exact entry wins; pages that
+    none speaks of are rewritten.
 
     :ivar host: a name, ``*.example.net`` or ``*``.
     :ivar percent: of the clients, by their addresses: the same ones at every node and each time.
@@ -78,8 +78,8 @@ class Cdn:
 
     What the network serves is what fits all of these keys:
 
-    :ivar paths: prefixes of the site's paths; and ``globs``: patterns such as ``/media/**.jpg``, where ``*`` does not cross
-        a slash and ``**`` does. One of all these must fit.
+    :ivar paths: prefixes of the site's paths; and ``globs``: patterns such as ``/media/**.jpg``, where ``*`` does not
+        cross a slash and ``**`` does. One of all these must fit.
     :ivar extensions: when given, the path ends in one of them, such as ``png``.
     :ivar exclude: patterns of what stays.
     :ivar types: when given, media types such as ``image/*``; each node learns what is behind a path from the
@@ -114,8 +114,8 @@ class Cdn:
 
     What else:
 
-    :ivar csp: what to do when a page's ``Content-Security-Policy`` would keep the browser from the network: ``leave`` the
-        page, or ``amend`` the policy.
+    :ivar csp: what to do when a page's ``Content-Security-Policy`` would keep the browser from the network: ``leave``
+        the page, or ``amend`` the policy.
     :ivar add_crossorigin: give ``crossorigin`` to scripts and style sheets that have ``integrity``
         without it, so that they can come from the network, which must then answer with
         ``Access-Control-Allow-Origin``. Otherwise they stay where they are.

@@ -13,7 +13,7 @@ from lbarray.config.problems import shown
 __all__ = ["LIVE", "Difference", "differences", "needing_restart"]
 
 #: Sections whose every change a running node takes up; anything else needs a restart of the node.
-LIVE: Final = ("services", "pools", "routes", "cdn", "worker")
+LIVE: Final = ("services", "pools", "routes", "cdn", "filters", "worker")
 
 
 @attrs.frozen

@@ -17,7 +17,7 @@ __all__ = ["missing_files", "wrong_meaning"]
 
 def wrong_meaning(config: Config) -> list[Problem]:
     """Every contradiction between sections."""
-    return [*_array(config), *_services(config), *_pools(config), *_routes(config), *_console(config)]
+    return [*_array(config), *_services(config), *_pools(config), *_routes(config), *_cdn(config), *_console(config)]
 
 
 def _array(config: Config) -> Iterator[Problem]:
@@ -125,6 +125,22 @@ def _routes(config: Config) -> Iterator[Problem]:
         for service in route.services:
             if service not in config.services:
                 yield Problem(f"routes[{index}].services", f'"{service}"', nearest(service, config.services))
+
+
+def _cdn(config: Config) -> Iterator[Problem]:
+    cdn = config.cdn
+    if cdn is None:
+        return
+    if bool(cdn.host) == bool(cdn.hosts):
+        found = "both host and hosts" if cdn.host else "nothing"
+        yield Problem("cdn.host", found, "the network's host name here; or, when it has several, a list in cdn.hosts")
+    if not cdn.paths and not cdn.globs:
+        yield Problem("cdn.paths", "nothing", "what the network serves: prefixes here, or patterns in cdn.globs")
+    for place, name in enumerate(cdn.hosts):
+        if name in cdn.hosts[:place]:
+            yield Problem(f"cdn.hosts[{place}]", f'"{name}", for the second time', "each host once")
+    if cdn.max_size and cdn.max_size < cdn.min_size:
+        yield Problem("cdn.max_size", f"{cdn.max_size}, below cdn.min_size", "0, or at least cdn.min_size")
 
 
 def _console(config: Config) -> Iterator[Problem]:

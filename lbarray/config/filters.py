@@ -13,8 +13,8 @@ __all__ = ["Filter"]
 
 @attrs.frozen
 class Filter:
-    """``[[filters]]``: responses to requests of this host and path pass this filter; several in the order of the file, and
-    the ones of ``[cdn]`` last.
+    """``[[filters]]``: responses to requests of this host and path pass this filter; several in the order of the file,
+    and the ones of ``[cdn]`` last.
 
     :ivar use: the name of the plug-in; ``lbarray filters`` lists those that are installed.
     :ivar host: a name, ``*.example.net`` or ``*``.

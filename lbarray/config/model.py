@@ -9,6 +9,7 @@ from lbarray.config.array import Array, Membership, Node
 from lbarray.config.cdn import Cdn
 from lbarray.config.console import Console
 from lbarray.config.failover import Failover
+from lbarray.config.filters import Filter
 from lbarray.config.logs import Log
 from lbarray.config.pools import Pool
 from lbarray.config.scalars import Name
@@ -31,6 +32,7 @@ class Config:
     pools: dict[Name, Pool] = attrs.field(factory=dict)
     routes: tuple[Route, ...] = ()
     cdn: Cdn | None = None
+    filters: tuple[Filter, ...] = ()
     worker: Worker = attrs.field(factory=Worker)
     console: Console = attrs.field(factory=Console)
     access_log: AccessLog = attrs.field(factory=AccessLog)

@@ -42,7 +42,11 @@ def summary(config: Config) -> str:
     if not config.routes:
         lines.append(f"route  everything to pool {next(iter(config.pools))}")
     if config.cdn:
-        paths = " ".join(config.cdn.paths)
-        lines.append(f"cdn  {paths} in pages become {config.cdn.scheme}://{config.cdn.host}/…")
+        cdn = config.cdn
+        scheme = "" if cdn.scheme == "relative" else f"{cdn.scheme}:"
+        what = " ".join((*cdn.paths, *cdn.globs))
+        lines.append(f"cdn  {what} in pages become {scheme}//{' or '.join(cdn.every_host)}/…")
+    for each in config.filters:
+        lines.append(f"filter {each.use}  for {each.host}{each.path}")
     lines.append(f"console  http://{config.console.status}/status")
     return "\n".join(lines)

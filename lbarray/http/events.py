@@ -57,6 +57,7 @@ class RequestHead(Head):
     :ivar authority: the same with its port; what ``Host`` says.
     :ivar upgrade: the protocol that the client would switch to; empty for none that we would (RFC 9110 §7.8).
     :ivar te_trailers: the client reads trailer fields (RFC 9110 §6.5).
+    :ivar notes: what a filter of responses noted when it prepared the request.
     :ivar forwarded: what a trusted hop before us says of the client; ``None`` from all others.
     """
 
@@ -67,6 +68,7 @@ class RequestHead(Head):
         "host",
         "length",
         "method",
+        "notes",
         "target",
         "te_trailers",
         "upgrade",
@@ -87,6 +89,7 @@ class RequestHead(Head):
         self.target = target
         self.host = host
         self.has_body = has_body
+        self.notes: object = None
         self.length: int | None = None if has_body else 0
         self.authority = host
         self.upgrade = b""

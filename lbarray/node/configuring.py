@@ -11,7 +11,8 @@ from lbarray.config.load import ConfigFile, load_file
 from lbarray.config.model import Config
 from lbarray.console.actions import Refused
 from lbarray.errors import ArrayError, SystemRefused
-from lbarray.node.worker_parts import backends_settings, make_rewriting, worker_settings
+from lbarray.node.rewriting import rewriting_settings
+from lbarray.node.worker_parts import backends_settings, worker_settings
 from lbarray.values import PlaneService
 
 if typing.TYPE_CHECKING:
@@ -97,9 +98,9 @@ class Configuring:
     def _apply(self, old: Config, new: Config) -> None:
         """Room by room, in one turn of the reactor: no client meets half of it."""
         node = self._node
-        if node.backends is not None and node.worker is not None:
-            if new.cdn != old.cdn:
-                node.rewriting = make_rewriting(config=new, counters=node.counters)
+        if node.backends is not None and node.worker is not None and node.rewriting is not None:
+            if (new.cdn, new.filters) != (old.cdn, old.filters):
+                node.rewriting.reconfigure(**rewriting_settings(config=new, counters=node.counters))
             # The worker first: it is the one that the machine may refuse something.
             node.worker.reconfigure(**worker_settings(config=new, node_name=node.node_name, rewriting=node.rewriting))
             node.backends.reconfigure(

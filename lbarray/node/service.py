@@ -35,7 +35,7 @@ from lbarray.node.draining import Draining
 from lbarray.node.identity import journal_of
 from lbarray.node.view import make_console, node_view
 from lbarray.node.worker_parts import make_backends, make_rewriting, make_worker
-from lbarray.rewrite.chain import RewriteFilter
+from lbarray.rewrite.service import RewriteService
 from lbarray.scheduler.feedback import FeedbackService
 from lbarray.scheduler.service import SchedulerService
 from lbarray.telemetry.counters import Counters
@@ -89,7 +89,7 @@ class NodeService(MultiService):
         self.scheduler: SchedulerService | None = None
         self.failover: FailoverService | None = None
         self.handovers: Handovers | None = None
-        self.rewriting: RewriteFilter | None = None
+        self.rewriting: RewriteService | None = None
         self._journal: Journal | None = None
         self.configuring = Configuring(self, file)
         self._build()
@@ -104,7 +104,7 @@ class NodeService(MultiService):
             self.backends = make_backends(
                 reactor=self.reactor, config=config, secret=self.secret, counters=self.counters
             )
-            self.rewriting = make_rewriting(config=config, counters=self.counters)
+            self.rewriting = make_rewriting(reactor=self.reactor, config=config, counters=self.counters)
             self.worker = make_worker(
                 reactor=self.reactor,
                 config=config,
@@ -113,7 +113,7 @@ class NodeService(MultiService):
                 rewriting=self.rewriting,
                 counters=self.counters,
             )
-            parts += [self.backends, self.worker]
+            parts += [self.backends, self.rewriting, self.worker]
         if not config.standalone:
             self._journal = journal_of(config, self.node_name)
             self._build_array(self._journal)

@@ -19,8 +19,8 @@ from lbarray.config.model import Config
 from lbarray.config.services import Tls
 from lbarray.http.forwarding import Forwarding
 from lbarray.http.limits import Limits
-from lbarray.rewrite.chain import RewriteFilter
-from lbarray.rewrite.rules import CdnRules
+from lbarray.node.rewriting import rewriting_settings
+from lbarray.rewrite.service import RewriteService
 from lbarray.telemetry.access_log import AccessLog
 from lbarray.telemetry.counters import Counters
 from lbarray.values import BackendAddress
@@ -91,20 +91,12 @@ def _watch(reactor: Any, check: pool_config.Check) -> Watch:
     return Watch(probe=probe, interval_s=check.interval)
 
 
-def make_rewriting(*, config: Config, counters: Counters) -> RewriteFilter | None:
-    """The filter of ``[cdn]``, if there is one."""
-    cdn = config.cdn
-    if cdn is None:
-        return None
-    rules = CdnRules(
-        hosts=[cdn.host],
-        scheme=cdn.scheme,
-        paths=cdn.paths,
-        own_hosts=cdn.own_hosts,
-        attributes=cdn.attributes,
-        add_crossorigin=cdn.add_crossorigin,
-    )
-    return RewriteFilter(rules=rules, counters=counters)
+def make_rewriting(*, reactor: Any, config: Config, counters: Counters) -> RewriteService:
+    """The filters of ``[cdn]`` and ``[[filters]]``.
+
+    :raises BadConfig: a plug-in is not there, or does not accept its options.
+    """
+    return RewriteService(reactor=reactor, counters=counters, **rewriting_settings(config=config, counters=counters))
 
 
 def _tls(tls: Tls) -> TlsSettings:
@@ -137,7 +129,7 @@ def make_worker(
     config: Config,
     node_name: str,
     backends: BackendsService,
-    rewriting: RewriteFilter | None,
+    rewriting: RewriteService,
     counters: Counters,
 ) -> WorkerService:
     """The listeners of every service."""
@@ -167,7 +159,7 @@ def make_access_log(*, config: Config, node_name: str, counters: Counters) -> Ac
     return AccessLog(path=path, style=wanted.format, counters=counters)
 
 
-def worker_settings(*, config: Config, node_name: str, rewriting: RewriteFilter | None) -> dict[str, Any]:
+def worker_settings(*, config: Config, node_name: str, rewriting: RewriteService) -> dict[str, Any]:
     """What of a configuration the worker follows: at the start, and by ``reconfigure`` while it runs."""
     worker = config.worker
     return {
@@ -181,7 +173,7 @@ def worker_settings(*, config: Config, node_name: str, rewriting: RewriteFilter 
             )
             for name, service in config.services.items()
         ],
-        "filters": [rewriting] if rewriting else [],
+        "filters": [rewriting] if rewriting.active else [],
         "limits": Limits(
             max_head=worker.max_head,
             max_body=worker.max_body,

@@ -18,6 +18,7 @@ from lbarray.values import ClientAddress
 __all__ = ["CdnFilter", "Rewriter"]
 
 HTML = b"text/html"
+_XHTML = b"application/xhtml+xml"
 _CSS = b"text/css"
 _MANIFESTS = (b"application/manifest+json", b"application/x-web-app-manifest+json")
 
@@ -72,6 +73,9 @@ class CdnFilter:
         if self._location and 300 <= response.status < 400:
             self._counters.add("rewrite_urls", "", rewrite_location(response, self.rules, page))
         kind = self._kind(media_type)
+        if media_type == _XHTML:
+            # Its grammar is XML's: other rules for scripts, CDATA and "/>".
+            self._counters.add("rewrite_left", "xhtml")
         if kind is None:
             return None
         if why := self.pages.why_not(request, client):

@@ -25,7 +25,9 @@ _SLICE = 1 << 20
 class Content(Protocol):
     """What a filter does with one response's content (:class:`lbarray.interfaces.IContentFilter`)."""
 
-    held: bytes
+    @property
+    def held(self) -> bytes:
+        """What was fed and has not been given out, as it came."""
 
     def feed(self, data: bytes) -> bytes:
         """Content in, content out."""
@@ -88,7 +90,7 @@ class Pipeline:
 
     :param stages: in their order, of plain content.
     :param later: calls back in another turn of the reactor; ``None`` where everything may be done at once.
-    :param ended: told when the content is over, however it ends.
+    :param rewriter: of the last stage, which sends readers to the CDN: what it did is counted at the end.
     """
 
     def __init__(
@@ -99,14 +101,14 @@ class Pipeline:
         writer: Coder | None,
         counters: Counters,
         later: Callable[[Callable[[], None]], object] | None = None,
-        ended: Callable[[Pipeline], None] = lambda _: None,
+        rewriter: Any = None,
     ) -> None:
         self._stages = stages
         self._reader = reader
         self._writer = writer
         self._counters = counters
         self._later = later
-        self._ended = ended
+        self._rewriter = rewriter
         self._pieces: Iterator[bytes] | None = None
         self._first: bytes | None = b""
         self._unread = b""
@@ -115,16 +117,38 @@ class Pipeline:
         self._untouched = False
         self._finishing = 0
         self.waiting: Deferred[Any] | None = None
-        self.marks: list[tuple[int, int, int]] | None = None
 
     @property
     def failed(self) -> bool:
         """Not all that should have been done was done."""
         return self._broken or self._untouched or any(stage.failed for stage in self._stages)
 
+    @property
+    def marks(self) -> list[tuple[int, int, int]] | None:
+        """See :class:`lbarray.rewrite.memo.Source`."""
+        return self._rewriter.marks if self._rewriter is not None else None
+
+    @marks.setter
+    def marks(self, marks: list[tuple[int, int, int]] | None) -> None:
+        if self._rewriter is not None:
+            self._rewriter.marks = marks
+
     def tally(self) -> int:
         """See :class:`lbarray.rewrite.memo.Source`."""
-        return 0
+        return self._rewriter.rewritten if self._rewriter is not None else 0
+
+    def _count(self) -> None:
+        rewriter = self._rewriter
+        if rewriter is None:
+            return
+        for name, label, amount in (
+            ("rewrite_urls", "", rewriter.rewritten),
+            ("rewrite_tags_left", "tag_too_long", getattr(rewriter, "long_tags", 0)),
+            ("rewrite_tags_left", "integrity", getattr(rewriter, "unsigned", 0)),
+            ("rewrite_left", rewriter.left, 1 if rewriter.left else 0),
+        ):
+            if amount:
+                self._counters.add(name, label, amount)
 
     def feed(self, data: bytes) -> bytes:
         """Content in, content out."""
@@ -150,7 +174,7 @@ class Pipeline:
                     self._wait_for_turn()
                     return b"".join(out)
         except BrokenCoding:
-            self._counters.add("rewrite_left", "broken_coding")
+            self._counters.add("rewrite_bail_out", "coding")
             if not self._decoded:
                 # Nothing has left: the client gets what the back end sent, and may make sense of it.
                 self._untouched = True
@@ -160,7 +184,7 @@ class Pipeline:
             return b"".join(out)
         if not self._decoded:
             if len(self._unread) > _LONGEST_CODING_HEAD:
-                self._counters.add("rewrite_left", "broken_coding")
+                self._counters.add("rewrite_bail_out", "coding")
                 self._untouched = True
                 return self._unread
             return b""
@@ -198,7 +222,7 @@ class Pipeline:
     def finish(self) -> bytes:
         """The last content; called again after ``waiting``."""
         if self._untouched or self._broken:
-            self._ended(self)
+            self._count()
             return b""
         rest = b""
         if not self._finishing and self._first:
@@ -216,7 +240,7 @@ class Pipeline:
             for following in self._stages[self._finishing :]:
                 last = following.feed(last) if last else b""
             rest += last
-        self._ended(self)
+        self._count()
         if self._reader is None or self._writer is None:
             return rest
         if not self._reader.ended and not self._decoded:
@@ -224,7 +248,7 @@ class Pipeline:
         coded = self._writer.code(rest)
         if not self._reader.ended:
             # Cut short by the back end: no proper end of ours may hide that from the client.
-            self._counters.add("rewrite_left", "cut_short")
+            self._counters.add("rewrite_bail_out", "cut_short")
             return coded + self._writer.flush()
         return coded + self._writer.finish()
 

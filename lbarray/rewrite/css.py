@@ -49,8 +49,8 @@ class CssRewriter:
     """One style sheet, or one attribute.
 
     :param page: where its relative URLs start.
-    :param change: hears (first, behind the last, what is written there instead, begin and end of the whole token) within
-        the octets given to ``scan``.
+    :param change: hears (first, behind the last, what is written there instead, begin and end of the whole token)
+        within the octets given to ``scan``.
     """
 
     def __init__(self, rules: CdnRules, page: Page, change: Callable[[int, int, bytes, int, int], None]) -> None:

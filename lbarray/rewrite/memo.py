@@ -151,7 +151,9 @@ class Remembering:
     :param coded: what leaves is not, piece by piece, what came with changes in it.
     """
 
-    def __init__(self, memo: Memo, key: Hashable, make: Callable[[], Source], *, coded: bool, counters: Counters) -> None:
+    def __init__(
+        self, memo: Memo, key: Hashable, make: Callable[[], Source], *, coded: bool, counters: Counters
+    ) -> None:
         self._counters = counters
         self._memo = memo
         self._key = key

@@ -29,7 +29,7 @@ def fits(host: bytes, pattern: bytes) -> bool:
 
 
 def under(path: bytes, prefix: bytes) -> bool:
-    """``/shop`` holds ``/shop`` and what is below it, not ``/shopping``; a prefix with a slash at its end is just that."""
+    """``/shop`` holds ``/shop`` and what is below it, not ``/shopping``; with a slash at its end it is a prefix."""
     return path.startswith(prefix) and (prefix.endswith(b"/") or path[len(prefix) : len(prefix) + 1] in (b"", b"/"))
 
 

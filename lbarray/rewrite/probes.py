@@ -7,11 +7,11 @@ from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.protocol import Protocol
 from twisted.internet.ssl import optionsForClientTLS
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
 from twisted.web.client import URI, Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory
@@ -74,7 +74,9 @@ class _Endpoints:
         host, port = uri.host.decode(), uri.port
         if self._settings.connect is not None:
             name, colon, number = self._settings.connect.rpartition(":")
-            host, port = (name.strip("[]"), int(number)) if colon and number.isdigit() else (self._settings.connect, port)
+            host, port = (
+                (name.strip("[]"), int(number)) if colon and number.isdigit() else (self._settings.connect, port)
+            )
         endpoint = HostnameEndpoint(self._reactor, host, port, timeout=self._settings.timeout_s)
         if uri.scheme == b"https":
             return wrapClientTLS(optionsForClientTLS(uri.host.decode()), endpoint)

@@ -13,7 +13,7 @@ from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
 from lbarray.http.events import RequestHead, ResponseHead
-from lbarray.interfaces import IContentFilter, IResponseFilter, ITreeFilter
+from lbarray.interfaces import IResponseFilter, ITreeFilter
 from lbarray.rewrite.cdn import HTML, CdnFilter, Rewriter
 from lbarray.rewrite.charset import ascii_inside, charset_of
 from lbarray.rewrite.codings import READABLE, coder, decoder
@@ -64,15 +64,31 @@ class RewriteService(Service):
     ) -> None:
         self._reactor = reactor
         self._counters = counters
+        self._threads: ThreadPool | None = None
+        self._probes: CdnProbes | None = None
+        self.reconfigure(cdn=cdn, chain=chain, probes=probes, memo_octets=memo_octets)
+
+    def reconfigure(
+        self,
+        *,
+        cdn: CdnFilter | None,
+        chain: Sequence[Chained] = (),
+        probes: ProbeSettings | None = None,
+        memo_octets: int = 0,
+    ) -> None:
+        """Responses that begin from now on are changed like this."""
+        if self._probes is not None:
+            self._probes.stop()
+            self._probes = None
         self._cdn = cdn
         self._chain = tuple(chain)
         self._memo = Memo(memo_octets) if cdn is not None and memo_octets else None
-        self._threads: ThreadPool | None = None
-        self._probes: CdnProbes | None = None
         if cdn is not None and probes is not None:
             self._probes = CdnProbes(
-                reactor=reactor, hosts=cdn.rules.hosts, settings=probes, changed=cdn.rules.set_alive
+                reactor=self._reactor, hosts=cdn.rules.hosts, settings=probes, changed=cdn.rules.set_alive
             )
+            if self.running:
+                self._probes.start()
 
     @property
     def active(self) -> bool:
@@ -170,12 +186,12 @@ class RewriteService(Service):
     ) -> Any:
         page = (request.host + request.path).decode("latin-1")
 
-        def pipeline() -> _CdnPipeline:
+        def pipeline() -> Pipeline:
             rewriter = make() if make is not None else None
             built = [stage() for stage in stages]
             if rewriter is not None:
                 built.append(Stage(rewriter, "cdn", page, self._counters))
-            return _CdnPipeline(
+            return Pipeline(
                 built,
                 rewriter=rewriter,
                 reader=decoder(coding) if coding else None,
@@ -218,7 +234,10 @@ class RewriteService(Service):
             if ITreeFilter.providedBy(opened):
                 stages.append(self._tree_stage(opened, chained, where, charset))
             else:
-                stages.append(lambda opened=opened, name=name: Stage(IContentFilter(opened), name, where, self._counters))
+                stages.append(self._content_stage(opened, name, where))
+
+    def _content_stage(self, opened: Any, name: str, page: str) -> Callable[[], Stage]:
+        return lambda: Stage(opened, name, page, self._counters)
 
     def _tree_stage(self, tree: Any, chained: Chained, page: str, charset: str | None) -> Callable[[], TreeStage]:
         if self._threads is None:
@@ -256,41 +275,6 @@ class RewriteService(Service):
         if self._memo is not None:
             found["memo"] = {"octets": self._memo.octets, "hits": self._memo.hits, "misses": self._memo.misses}
         return found
-
-
-class _CdnPipeline(Pipeline):
-    """Knows what its rewriter did."""
-
-    def __init__(self, stages: Sequence[Any], *, rewriter: Rewriter | None, counters: Counters, **more: Any) -> None:
-        super().__init__(stages, counters=counters, ended=self._count, **more)
-        self._rewriter = rewriter
-        self._tallied = False
-
-    @property
-    def marks(self) -> list[tuple[int, int, int]] | None:
-        return self._rewriter.marks if self._rewriter is not None else None
-
-    @marks.setter
-    def marks(self, marks: list[tuple[int, int, int]] | None) -> None:
-        if self._rewriter is not None:
-            self._rewriter.marks = marks
-
-    def tally(self) -> int:
-        return self._rewriter.rewritten if self._rewriter is not None else 0
-
-    def _count(self, _: Pipeline) -> None:
-        rewriter = self._rewriter
-        if rewriter is None or self._tallied:
-            return
-        self._tallied = True
-        for name, label, amount in (
-            ("rewrite_urls", "", rewriter.rewritten),
-            ("rewrite_tags_left", "tag_too_long", getattr(rewriter, "long_tags", 0)),
-            ("rewrite_tags_left", "integrity", getattr(rewriter, "unsigned", 0)),
-            ("rewrite_left", rewriter.left, 1 if rewriter.left else 0),
-        ):
-            if amount:
-                self._counters.add(name, label, amount)
 
 
 def _readable(accepted: bytes) -> bytes:

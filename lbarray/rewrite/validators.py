@@ -1,7 +1,7 @@
 """Fields that speak of octets which are no longer the same (RFC 9110 §8.8, RFC 9530).
 
-An entity tag of a changed page is derived from the back end's and from the rules: weak, because two nodes may code the page
-differently, and another one as soon as the rules, or the CDN's living hosts, are others. What comes back in
+An entity tag of a changed page is derived from the back end's and from the rules: weak, because two nodes may code the
+page differently, and another one as soon as the rules, or the CDN's living hosts, are others. What comes back in
 ``If-None-Match`` is turned into the back end's own tag only while it still stands for the same page.
 """
 

@@ -7,14 +7,17 @@ from typing import Any
 
 import brotli
 import zstandard
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from lbarray.http.events import RequestHead, ResponseHead
 from lbarray.interfaces import IBodyFilter, IResponseFilter
-from lbarray.rewrite.chain import RewriteFilter
+from lbarray.rewrite.cdn import CdnFilter
 from lbarray.rewrite.html import LONGEST_TAG
+from lbarray.rewrite.pages import PageRule, PageRules
 from lbarray.rewrite.rules import CdnRules
+from lbarray.rewrite.service import Chained, RewriteService
 from lbarray.telemetry.counters import Counters
 from lbarray.testing import every_split
 from lbarray.values import ClientAddress
@@ -28,26 +31,51 @@ def gzip(data: bytes) -> bytes:
     return stream.compress(data) + stream.flush()
 
 
-class RewriteFilterTests(SynchronousTestCase):
+def make_cdn(counters: Counters, **more: Any) -> CdnFilter:
+    pages = more.pop("pages", PageRules())
+    filter_options = {name: more.pop(name) for name in ("amend_csp", "manifests", "location") if name in more}
+    rules = CdnRules(hosts=["cdn.example"], paths=["/static/"], **more)
+    return CdnFilter(rules=rules, pages=pages, counters=counters, **filter_options)
+
+
+class RewriteServiceTests(SynchronousTestCase):
     """Response by response."""
 
     def setUp(self) -> None:
         self.counters = Counters()
-        rules = CdnRules(hosts=["cdn.example"], scheme="https", paths=["/static/"])
-        self.filter = RewriteFilter(rules=rules, counters=self.counters)
+        self.clock = Clock()
+        self.start()
+
+    def start(self, chain: tuple[Chained, ...] = (), memo_octets: int = 0, **more: Any) -> None:
+        self.cdn = make_cdn(self.counters, **more)
+        self.filter = RewriteService(
+            reactor=self.clock, counters=self.counters, cdn=self.cdn, chain=chain, memo_octets=memo_octets
+        )
 
     def opened(
-        self, *fields: tuple[bytes, bytes], status: int = 200, method: bytes = b"GET"
+        self,
+        *fields: tuple[bytes, bytes],
+        status: int = 200,
+        method: bytes = b"GET",
+        target: bytes = b"/",
+        asked: tuple[tuple[bytes, bytes], ...] = (),
+        client: str = "192.0.2.1",
     ) -> tuple[Any, ResponseHead]:
         head = ResponseHead(status, list(fields) or [(b"Content-Type", b"text/html; charset=utf-8")])
-        request = RequestHead(method, b"/", [], host=b"site.example")
-        return self.filter.open(request, head, ClientAddress("192.0.2.1", 50000)), head
+        request = RequestHead(method, target, list(asked), host=b"site.example")
+        self.filter.prepare(request)
+        return self.filter.open(request, head, ClientAddress(client, 50000)), head
 
     def through(self, pieces: list[bytes], *fields: tuple[bytes, bytes]) -> bytes:
         body, _ = self.opened((b"Content-Type", b"text/html"), *fields)
         assert body is not None
-        out: bytes = b"".join(body.feed(piece) for piece in pieces) + body.finish()
-        return out
+        out: bytes = b""
+        for piece in pieces:
+            out += body.feed(piece)
+            while body.waiting is not None:
+                self.clock.advance(0)
+                out += body.feed(b"")
+        return out + bytes(body.finish())
 
     def test_provides(self) -> None:
         """Filter and body filter keep their interfaces."""
@@ -57,7 +85,8 @@ class RewriteFilterTests(SynchronousTestCase):
     def test_only_pages(self) -> None:
         """Other types, partial content, answers without content: not my business, nothing changed."""
         for fields, status in (
-            ([(b"Content-Type", b"text/css"), (b"ETag", b'"x"')], 200),
+            ([(b"Content-Type", b"image/png"), (b"ETag", b'"x"')], 200),
+            ([(b"Content-Type", b"application/xhtml+xml"), (b"ETag", b'"x"')], 200),
             ([(b"Content-Type", b"text/html"), (b"ETag", b'"x"')], 206),
             ([(b"Content-Type", b"text/html"), (b"ETag", b'"x"')], 304),
             ([(b"ETag", b'"x"')], 200),
@@ -71,7 +100,7 @@ class RewriteFilterTests(SynchronousTestCase):
             self.assertEqual(head.fields, fields)
 
     def test_fields(self) -> None:
-        """Lengths, digests and ranges go; a strong validator becomes a weak one; the rest stays."""
+        """Lengths, digests and ranges go; a weak validator is derived from the back end's; the rest stays."""
         _, head = self.opened(
             (b"Content-Type", b"text/html"),
             (b"content-length", b"5"),
@@ -80,13 +109,14 @@ class RewriteFilterTests(SynchronousTestCase):
             (b"Content-MD5", b"y"),
             (b"Vary", b"Cookie"),
         )
-        self.assertEqual(head.fields, [(b"Content-Type", b"text/html"), (b"ETag", b'W/"x"'), (b"Vary", b"Cookie")])
+        tag = b'W/"x;lb=%b"' % self.cdn.rules.digest
+        self.assertEqual(head.fields, [(b"Content-Type", b"text/html"), (b"ETag", tag), (b"Vary", b"Cookie")])
 
     def test_same_fields_for_head(self) -> None:
-        """HEAD says what GET would, and has no content to finish."""
+        """HEAD says what GET would."""
         body, head = self.opened((b"Content-Type", b"text/html"), (b"Content-Length", b"5"), method=b"HEAD")
         self.assertIsNone(head.get(b"content-length"))
-        self.assertEqual(body.finish(), b"")
+        self.assertIsNone(body)
 
     def test_plain(self) -> None:
         """An uncoded page, however it is cut."""
@@ -182,10 +212,10 @@ class RewriteFilterTests(SynchronousTestCase):
         """When the rewriter itself fails, the page goes on as it came, once, and the log names it."""
         body, _ = self.opened((b"Content-Type", b"text/html"))
         first = body.feed(b"<img src=/static/x><img src=")
-        self.patch(self.filter._rules, "moved", None)
+        self.patch(self.cdn.rules, "moved", None)
         rest = body.feed(b"/static/y>") + body.feed(b"<img src=/static/z>") + body.finish()
         self.assertEqual(first + rest, b"<img src=https://cdn.example/static/x><img src=/static/y><img src=/static/z>")
-        self.assertEqual(self.counters.get("rewrite_bail_out", "error"), 1)
+        self.assertEqual(self.counters.get("rewrite_bail_out", "cdn"), 1)
         self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
 
     def test_wrong_coding(self) -> None:
@@ -206,3 +236,125 @@ class RewriteFilterTests(SynchronousTestCase):
         """No content stays no content, also where a coding was promised."""
         for fields in ((), ((b"Content-Encoding", b"gzip"),)):
             self.assertEqual(self.through([], *fields), b"")
+
+    # Validators
+
+    def test_not_modified(self) -> None:
+        """Our tag comes back as the back end's own, and its 304 goes out with ours."""
+        html = (b"Content-Type", b"text/html")
+        _, head = self.opened(html, (b"ETag", b'"x"'))
+        tag = head.get(b"etag") or b""
+        request = RequestHead(b"GET", b"/", [(b"If-None-Match", tag + b', "y"')], host=b"site.example")
+        self.filter.prepare(request)
+        self.assertEqual(request.get(b"if-none-match"), b'"x", W/"x", "y"')
+        answer = ResponseHead(304, [(b"ETag", b'"x"')])
+        self.assertIsNone(self.filter.open(request, answer, ClientAddress("192.0.2.1", 50000)))
+        self.assertEqual(answer.get(b"etag"), tag)
+
+    def test_other_rules_are_another_page(self) -> None:
+        """A tag from before a CDN host failed makes the back end send the page again."""
+        fields = [(b"If-None-Match", b'W/"x;lb=01234567"'), (b"If-Modified-Since", b"Tue, 24 Nov 2026 20:00:00 GMT")]
+        request = RequestHead(b"GET", b"/", fields, host=b"site.example")
+        self.filter.prepare(request)
+        self.assertEqual(request.fields, [])
+
+    # Whose pages
+
+    def test_pages(self) -> None:
+        """By host and path, the most exact rule wins."""
+        self.start(pages=PageRules([PageRule(path=b"/admin", rewrite=False), PageRule(path=b"/admin/help")]))
+        for target, opens in ((b"/", True), (b"/admin/x", False), (b"/administrator", True), (b"/admin/help", True)):
+            self.assertEqual(self.opened(target=target)[0] is not None, opens, target)
+        self.assertEqual(self.counters.get("rewrite_left", "excluded"), 1)
+
+    def test_roll_out(self) -> None:
+        """About the share of the clients that was asked for, and always the same ones."""
+        self.start(pages=PageRules(share=0.25))
+        clients = [f"192.0.2.{number}" for number in range(200)]
+        first = [self.opened(client=client)[0] is not None for client in clients]
+        self.assertEqual(first, [self.opened(client=client)[0] is not None for client in clients])
+        self.assertTrue(25 < sum(first) < 75, sum(first))
+
+    def test_cookie(self) -> None:
+        """Who is logged in gets the pages as they are."""
+        self.start(pages=PageRules(skip_cookies=[b"session"]))
+        self.assertIsNone(self.opened(asked=((b"Cookie", b"a=b; session=1"),))[0])
+        self.assertIsNotNone(self.opened(asked=((b"Cookie", b"a=session"),))[0])
+
+    def test_policy_amended(self) -> None:
+        """By choice a policy is widened for the CDN, kind by kind, and not for scripts that trust no host."""
+        self.start(amend_csp=True)
+        html = (b"Content-Type", b"text/html")
+        body, head = self.opened(html, (b"Content-Security-Policy", b"default-src 'self'; img-src 'none'"))
+        self.assertIsNotNone(body)
+        policy = head.get(b"content-security-policy") or b""
+        self.assertIn(b"img-src https://cdn.example", policy)
+        self.assertIn(b"script-src 'self' https://cdn.example", policy)
+        self.assertIn(b"default-src 'self';", policy)
+        strict = b"script-src 'strict-dynamic' 'nonce-x'"
+        body, head = self.opened(html, (b"Content-Security-Policy", strict))
+        self.assertIsNone(body)
+        self.assertEqual(head.get(b"content-security-policy"), strict)
+
+    # Fields and other documents
+
+    def test_link_and_location(self) -> None:
+        """Preloads in Link fields, and redirects where that is wanted, lead to the CDN; other links stay."""
+        self.start(location=True)
+        link = b'</static/a.css>; rel=preload; as=style, </next>; rel="next", </static/d>; rel=preload; as=fetch'
+        _, head = self.opened((b"Content-Type", b"text/html"), (b"Link", link))
+        self.assertEqual(head.get(b"link"), link.replace(b"</static/a", b"<https://cdn.example/static/a"))
+        _, head = self.opened((b"Location", b"/static/x"), status=302)
+        self.assertEqual(head.get(b"location"), b"https://cdn.example/static/x")
+
+    def test_style_sheet_file(self) -> None:
+        """A style sheet's relative URLs start at the style sheet."""
+        body, _ = self.opened((b"Content-Type", b"text/css"), target=b"/static/css/a.css")
+        sheet = b"@import 'b.css'; a { background: url(../i.png) }"
+        wanted = (
+            b"@import 'https://cdn.example/static/css/b.css'; a { background: url(https://cdn.example/static/i.png) }"
+        )
+        self.assertEqual(body.feed(sheet) + body.finish(), wanted)
+
+    def test_manifest(self) -> None:
+        """Icons of a manifest, where that is wanted; its start stays with the site."""
+        self.start(manifests=True)
+        body, _ = self.opened((b"Content-Type", b"application/manifest+json"))
+        text = b'{"start_url": "/static/", "icons": [{"src" : "/static/i.png"}]}'
+        self.assertEqual(body.feed(text) + body.finish(), text.replace(b'"/static/i', b'"https://cdn.example/static/i'))
+
+    def test_learnt_types(self) -> None:
+        """With ``types`` a path moves once a response has told that it is of such a type."""
+        self.start(types=["image/*"])
+        self.assertEqual(self.through([BEFORE]), BEFORE)
+        self.opened((b"Content-Type", b"image/png"), (b"Content-Length", b"5"), target=b"/static/x")
+        self.assertEqual(self.through([BEFORE]), AFTER)
+        self.opened((b"Content-Type", b"application/pdf"), target=b"/static/x")
+        self.assertEqual(self.through([BEFORE]), BEFORE)
+
+    # Memo
+
+    def test_memo(self) -> None:
+        """A page that comes again, however it is cut, gives the same; another page gives its own."""
+        for fields, code in (((), bytes), (((b"Content-Encoding", b"gzip"),), gzip)):
+            self.start(memo_octets=1 << 20)
+            self.through([code(BEFORE)], *fields)
+            for pieces in list(every_split(code(BEFORE)))[::17]:
+                out = self.through(pieces, *fields)
+                self.assertEqual(out if not fields else zlib.decompress(out, 31), AFTER)
+            other = code(BEFORE.replace(b"<p>x", b"<p>y") + b"z")
+            out = self.through([other], *fields)
+            self.assertEqual(out if not fields else zlib.decompress(out, 31), AFTER.replace(b"<p>x", b"<p>y") + b"z")
+            out = self.through([code(BEFORE)], *fields)
+            self.assertEqual(out if not fields else zlib.decompress(out, 31), AFTER)
+            self.assertGreater(self.filter.status()["memo"]["hits"], 0)  # type: ignore[index]
+
+    def test_memo_forgets(self) -> None:
+        """With other rules, or without a host that lives, what was remembered does not count."""
+        self.start(memo_octets=1 << 20)
+        self.through([BEFORE])
+        self.cdn.rules.set_alive([])
+        self.assertIsNone(self.opened()[0])
+        self.assertEqual(self.filter.status()["cdn_failing"], ["https://cdn.example"])
+        self.cdn.rules.set_alive(["cdn.example"])
+        self.assertEqual(self.through([BEFORE]), AFTER)
