@@ -77,7 +77,7 @@ class CssRewriter:
                     break
                 at, stuck = self._token(data, at, end, last)
             if stuck:
-                return at
+                return end if last else at
         if last:
             return end
         name = _NAME_END.search(data, max(end - _LONGEST_NAME, 0), end)
@@ -109,7 +109,7 @@ class CssRewriter:
             return self._at_rule(data, at, end, last)
         if mark == b"/":
             if end - at < 2:
-                return at, not last
+                return (end, False) if last else (at, True)
             self._within = b"*"
             return at + 2, False
         if mark == b"\\":
@@ -144,17 +144,17 @@ class CssRewriter:
         begun = data[at + 1 : at + 40].lstrip(b"\t\n\f\r ")
         if begun[:1] in (b'"', b"'"):
             if not last and end - at <= LONGEST_TOKEN and not begun[1:].startswith(b"data:"):
-                return at, True
+                return name.start(), True
             if self._set_depth:
                 self._set_depth += 1
             return at + 1, False
         bad = _BAD_URL.match(data, at, end)
         if bad is not None:
             return bad.end(), False
-        if begun.startswith(b"data:"):
-            self._within = b"("
-            return at + 1, False
-        return self._unfinished(at, end, last, b"(")
+        if not last and end - at <= LONGEST_TOKEN and not begun.startswith(b"data:"):
+            return name.start(), True
+        self._within = b"("
+        return at + 1, False
 
     def _at_rule(self, data: bytes, at: int, end: int, last: bool) -> tuple[int, bool]:
         found = _IMPORT.match(data, at, end)
