@@ -7,6 +7,7 @@ one, the public suite of tests for it.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 from zope.interface import Attribute, Interface
 
@@ -287,5 +288,5 @@ class IContentFilter(Interface):
 class ITreeFilter(Interface):
     """Changes one page as a tree. The page is held until it is complete, up to ``max_size`` octets."""
 
-    def change(soup: object) -> None:
+    def change(soup: Any) -> None:
         """Called in a thread, with a ``bs4.BeautifulSoup`` of the whole page; what it is afterwards leaves."""

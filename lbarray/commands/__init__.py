@@ -9,13 +9,13 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from lbarray.commands import array, certificates, configuration, failover, look, machine, top
+from lbarray.commands import array, certificates, configuration, failover, look, machine, rewriting, top
 from lbarray.commands.registry import Commands
 from lbarray.errors import ArrayError
 
 __all__ = ["main"]
 
-SUBJECTS: tuple[ModuleType, ...] = (machine, look, top, array, failover, certificates, configuration)
+SUBJECTS: tuple[ModuleType, ...] = (machine, look, top, array, failover, certificates, configuration, rewriting)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

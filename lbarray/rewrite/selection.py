@@ -76,8 +76,10 @@ class Selection:
         """:param path: absolute, without dot segments, query and fragment."""
         if not path.startswith(self.paths) and not any(pattern.match(path) for pattern in self.globs):
             return False
-        if self.extensions and path.rpartition(b"/")[2].rpartition(b".")[2].lower() not in self.extensions:
-            return False
+        if self.extensions:
+            _, dot, extension = path.rpartition(b"/")[2].rpartition(b".")
+            if not dot or extension.lower() not in self.extensions:
+                return False
         if any(pattern.match(path) for pattern in self.exclude):
             return False
         return not self.learns or self._fits(path)
