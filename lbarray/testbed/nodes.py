@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 
 from lbarray.errors import SystemRefused
 from lbarray.testbed.certificates import write_certificate
+from lbarray.testbed.connections import Held, Holding
 from lbarray.testbed.namespaces import Host, Network, run
 from lbarray.testbed.site import write_site
 from lbarray.testbed.traffic import Answer, Load, read_answers
@@ -369,6 +370,15 @@ class Array:
             process = self.client.start(sys.executable, "-m", "lbarray.testbed.traffic", load.to_json(), log=out)
         return Clients(process, path)
 
+    def hold_connections(self, count: int) -> HeldConnections:
+        """Open so many connections to the plain service, and keep them; see :meth:`HeldConnections.ask`."""
+        holding = Holding(host=VIP, port=80, count=count, sources=CLIENTS)
+        command = self.client.inside(sys.executable, "-m", "lbarray.testbed.connections", holding.to_json())
+        log = (self.folder / "connections.log").open("ab")
+        return HeldConnections(
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
+        )
+
     def ask(self, load: Load) -> list[Answer]:
         """Ask and wait for all answers."""
         return self.start_clients(load).answers(timeout_s=load.seconds + load.timeout_s + 10)
@@ -397,3 +407,28 @@ class Clients:
         """The answers that are there now."""
         text = self._path.read_text()
         return read_answers(text[: text.rfind("\n") + 1])
+
+
+class HeldConnections:
+    """Connections that stay open; :meth:`close` ends them, as the end of the array does."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def ask(self) -> Held:
+        """Let every one that is open ask once more, and wait for the answers.
+
+        :raises SystemRefused: the process that holds them has ended.
+        """
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write("ask\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemRefused("ask over held connections", detail=f"their process ended: {self._process.wait(5)}")
+        return Held.from_json(line)
+
+    def close(self) -> None:
+        """End them all."""
+        self._process.kill()
+        self._process.wait(10)
