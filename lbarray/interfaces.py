@@ -86,9 +86,9 @@ class IForwardingPlane(Interface):
         What is known of open connections stays: their packets go where they went before, as long as that worker
         is known.
 
-        :param rows: for each row the index of the worker that gets its new connections, and of the last two that
-            had it before and may still hold some (second chance), the newer first; then a spare number. Unsigned
-            16-bit numbers in the machine's order, 0xFFFF for nobody; as many rows as the plane was made for.
+        :param rows: for each row the index of the worker that gets its new connections, and of the last three that
+            had it before and may still hold some (second chance), the newest first. Unsigned 16-bit numbers in the
+            machine's order, 0xFFFF for nobody; as many rows as the plane was made for.
         :raises ValueError: another number of rows.
         :raises lbarray.errors.SystemRefused: the kernel said no.
         """

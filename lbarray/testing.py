@@ -45,7 +45,7 @@ class MemoryPlane:
         self.active: frozenset[Address] = frozenset()
         self.services: tuple[PlaneService, ...] = ()
         self.workers: dict[int, WorkerTarget] = {}
-        self.rows: list[tuple[int, int, int]] = []
+        self.rows: list[tuple[int, ...]] = []
 
     def attach(self) -> None:
         self.attached = True
@@ -63,7 +63,7 @@ class MemoryPlane:
         self.workers = {worker.index: worker for worker in workers}
 
     def apply(self, rows: bytes) -> None:
-        self.rows = [(now, *before) for now, *before, _ in struct.iter_unpack("=HHHH", rows)]
+        self.rows = list(struct.iter_unpack("=HHHH", rows))
 
     def counters(self) -> PlaneCounters:
         return PlaneCounters()
@@ -251,8 +251,8 @@ class PlaneSuite:
         plane.set_services([self.SERVICE])
         worker = WorkerTarget(3, "c", IPv4Address("192.0.2.3"), b"\2\0\0\0\0\3")
         plane.set_workers([worker])
-        plane.apply(struct.pack("=4H", 3, 0xFFFF, 0xFFFF, 0) * self.ROWS)
-        plane.apply(struct.pack("=4H", 3, 4, 0xFFFF, 0) * self.ROWS)
+        plane.apply(struct.pack("=4H", 3, 0xFFFF, 0xFFFF, 0xFFFF) * self.ROWS)
+        plane.apply(struct.pack("=4H", 3, 4, 0xFFFF, 0xFFFF) * self.ROWS)
         plane.set_active([self.SERVICE.id.address])
         plane.set_workers([])
         plane.set_services([])

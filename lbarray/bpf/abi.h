@@ -11,8 +11,9 @@
 #define MAX_FRAGMENTS 4096
 #define NOBODY 0xffff
 
-/* EtherTypes of a frame that a worker passed on (IEEE 802: local experimental 1 and 2): once, twice. No router makes
- * them from a client's packet, no checksum covers them, and a switch forwards them as any other. */
+/* EtherTypes of a frame that a worker passed on (IEEE 802: local experimental 1 and 2): once, and twice. No router makes
+ * them from a client's packet, no checksum covers them, and a switch forwards them as any other. Passed on a third time
+ * a packet also has no time to live left, so that a fourth never comes. */
 #define MARK_ONCE 0x88b5
 #define MARK_TWICE 0x88b6
 
@@ -49,11 +50,10 @@ struct service {
 	__u64 mask[2]; /* bits of a client's address that count when hashing by client; network order */
 };
 
-/* Who gets the new connections, and the last two who did before. */
+/* Who gets the new connections, and the last three who did before, the newest first. */
 struct row {
 	__u16 now;
-	__u16 before[2];
-	__u16 pad;
+	__u16 before[3];
 };
 
 enum worker_flag { WORKER_KNOWN = 1, WORKER_LOCAL = 2, WORKER_IPIP = 4, WORKER_GUE = 8 };

@@ -25,34 +25,48 @@ static __always_inline struct worker *known_worker(__u32 index)
 	return worker && worker->flags & WORKER_KNOWN ? worker : 0;
 }
 
-/* Who had the row before this worker did, as far as the row remembers. */
-static __always_inline __u16 previous_owner(const struct row *row, __u16 self, __u8 hop)
+/* A former owner to whom a packet can be passed on: known, and not this node. */
+static __always_inline struct worker *reachable(__u16 index)
 {
-	if (row->now == self)
-		return row->before[0];
-	if (row->before[0] == self)
-		return row->before[1];
-	if (row->before[1] == self || hop >= ONCE_PASSED_ON)
-		return NOBODY;
-	return row->now; /* whoever sent it here has another table */
+	struct worker *worker = index == NOBODY ? 0 : known_worker(index);
+
+	return worker && !(worker->flags & WORKER_LOCAL) ? worker : 0;
+}
+
+/* Who had the row before this worker did, as far as the row remembers, and can be reached. */
+static __always_inline struct worker *previous_owner(const struct row *row, __u16 self, __u8 hop, __u16 *index)
+{
+	struct worker *worker = 0;
+	__u16 owners[4] = {row->now, row->before[0], row->before[1], row->before[2]};
+	int earlier = 0;
+
+	/* Whoever sent it here for a row that was never this worker's has another table. */
+	if (owners[0] != self && owners[1] != self && owners[2] != self && owners[3] != self)
+		earlier = hop <= SCHEDULED;
+#pragma unroll
+	for (int place = 0; place < 4; place++) {
+		if (earlier && !worker) {
+			*index = owners[place];
+			worker = reachable(*index);
+		}
+		earlier |= owners[place] == self;
+	}
+	return worker;
 }
 
 /* A packet that has come to this worker: is it of a connection that it holds, or may begin here? If not, another worker
- * that had the row may hold it: the second chance. A packet is passed on twice at most, and only ever to one who had
+ * that had the row may hold it: the second chance. A packet is passed on three times at most, each time to one who had
  * the row earlier. */
 static __always_inline int second_chance(void *context, struct packet *packet, const struct row *row,
 					 const struct config *config, struct worker **worker, int deliver)
 {
 	struct worker *previous;
-	__u16 index;
+	__u16 index = NOBODY;
 
-	if (packet->flow.to.protocol != IPPROTO_TCP || begins_connection(packet) || packet->hop == TWICE_PASSED_ON)
+	if (packet->flow.to.protocol != IPPROTO_TCP || begins_connection(packet) || packet->hop == THRICE_PASSED_ON)
 		return deliver;
-	index = previous_owner(row, config->self, packet->hop);
-	if (index == NOBODY)
-		return deliver;
-	previous = known_worker(index);
-	if (!previous || previous->flags & WORKER_LOCAL || is_held(context, packet))
+	previous = previous_owner(row, config->self, packet->hop, &index);
+	if (!previous || is_held(context, packet))
 		return deliver;
 	packet->worker = index;
 	*worker = previous;

@@ -17,6 +17,32 @@ static __always_inline int write_ethertype(struct cursor *cursor, const struct p
 	return 1;
 }
 
+/* Take a packet's time to live away; an IPv4 checksum is updated as in RFC 1624. */
+static __always_inline int end_life(struct cursor *cursor, const struct packet *packet)
+{
+	void *at = cursor->at + (packet->layer3 & 31);
+
+	if (packet->ethertype == bpf_htons(ETH_P_IP)) {
+		struct iphdr *ip = at;
+		__u32 sum;
+
+		if ((void *)(ip + 1) > cursor->end)
+			return 0;
+		sum = (__u16)~ip->check + (__u16)~bpf_htons(ip->ttl << 8) + bpf_htons(1 << 8);
+		sum = (sum & 0xffff) + (sum >> 16);
+		sum = (sum & 0xffff) + (sum >> 16);
+		ip->check = ~sum;
+		ip->ttl = 1;
+	} else {
+		struct ipv6hdr *ip = at;
+
+		if ((void *)(ip + 1) > cursor->end)
+			return 0;
+		ip->hop_limit = 1;
+	}
+	return 1;
+}
+
 static __always_inline int address_frame(struct cursor *cursor, const struct packet *packet,
 					 const struct config *config, const struct worker *worker, int verdict)
 {
@@ -28,6 +54,8 @@ static __always_inline int address_frame(struct cursor *cursor, const struct pac
 	__builtin_memcpy(ethernet->h_dest, worker->mac, ETH_ALEN);
 	if (verdict != PASSED_ON)
 		return 1;
+	if (packet->hop >= TWICE_PASSED_ON && !end_life(cursor, packet))
+		return 0;
 	return write_ethertype(cursor, packet,
 			       packet->hop >= ONCE_PASSED_ON ? bpf_htons(MARK_TWICE) : bpf_htons(MARK_ONCE));
 }

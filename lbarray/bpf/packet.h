@@ -13,7 +13,7 @@ struct cursor {
 };
 
 /* How a packet came. */
-enum hop { FROM_CLIENT = 0, SCHEDULED = 1, ONCE_PASSED_ON = 2, TWICE_PASSED_ON = 3 };
+enum hop { FROM_CLIENT = 0, SCHEDULED = 1, ONCE_PASSED_ON = 2, TWICE_PASSED_ON = 3, THRICE_PASSED_ON = 4 };
 
 enum kind { SEGMENT = 0, DATAGRAM = 1, QUOTED = 2 };
 

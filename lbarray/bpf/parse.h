@@ -115,6 +115,8 @@ static __always_inline int parse_ipv4(struct cursor *cursor, struct packet *pack
 		return DROPPED_TRUNCATED;
 	packet->left = total - header;
 	*protocol = ip->protocol;
+	if (packet->hop == TWICE_PASSED_ON && ip->ttl <= 1)
+		packet->hop = THRICE_PASSED_ON;
 	offset = bpf_ntohs(ip->frag_off);
 	if (offset & (FRAGMENT_OFFSET | MORE_FRAGMENTS)) {
 		packet->fragment.id = ip->id;
@@ -157,6 +159,8 @@ static __always_inline int parse_ipv6(struct cursor *cursor, struct packet *pack
 	if (total > octets)
 		return DROPPED_TRUNCATED;
 	packet->left = total - sizeof(*ip);
+	if (packet->hop == TWICE_PASSED_ON && ip->hop_limit <= 1)
+		packet->hop = THRICE_PASSED_ON;
 	cursor->at = ip + 1;
 	next = ip->nexthdr;
 #pragma unroll

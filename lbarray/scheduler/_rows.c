@@ -108,18 +108,18 @@ static int is_dead(uint16_t owner, const uint16_t *dead, Py_ssize_t deaths)
 	return owner == FREE;
 }
 
-/* Give a row (now, before, earlier, spare) to "now"; whether anything of it changed. */
+/* Give a row (now, and three before) to "now"; whether anything of it changed. */
 static int hand_over(uint16_t *row, uint16_t now, const uint16_t *dead, Py_ssize_t deaths)
 {
-	uint16_t kept[4] = {now, FREE, FREE, row[3]};
+	uint16_t kept[4] = {now, FREE, FREE, FREE};
 	int places = 1, changed = 0;
 
-	for (int each = 0; each < 3 && places < 3; each++)
+	for (int each = 0; each < 4 && places < 4; each++)
 		if (row[each] != now && !is_dead(row[each], dead, deaths))
 			kept[places++] = row[each];
-	for (int each = 0; each < 3; each++)
+	for (int each = 0; each < 4; each++)
 		changed |= row[each] != kept[each];
-	for (int each = 0; each < 3; each++)
+	for (int each = 0; each < 4; each++)
 		row[each] = kept[each];
 	return changed;
 }

@@ -110,7 +110,7 @@ class BpfPlane:
                 self._object.load()
             finally:
                 template.close()
-            self.apply(ROW.pack(NOBODY, NOBODY, NOBODY, 0) * self._table_size)
+            self.apply(ROW.pack(NOBODY, NOBODY, NOBODY, NOBODY) * self._table_size)
             self._write_config(place.index, place.mac, place.mtu)
             attachment = _attachment(self._interface, self.name)
             # Recorded first: a program that nobody remembers would go on for ever.

@@ -92,7 +92,7 @@ class PacketDecision:
         self._vips: dict[bytes, bool] = {}
         self._workers: dict[int, WorkerTarget] = {}
         self._peers: dict[bytes, int] = {}
-        self._rows = ROW.pack(NOBODY, NOBODY, NOBODY, 0) * table_size
+        self._rows = ROW.pack(NOBODY, NOBODY, NOBODY, NOBODY) * table_size
         self._flows: dict[tuple[bytes, bytes, bytes, bytes, int], int] = {}
         self._fragments: dict[tuple[bytes, bytes, tuple[bytes, int]], Decision] = {}
 
@@ -155,7 +155,7 @@ class PacketDecision:
         if not packet.hop and service.id.address not in self.active:
             return Decision(Verdict.PASSED_INACTIVE)
         value = hash_client(self._secret, packet.source, packet.source_port, service.hash_by, found.mask)
-        row = ROW.unpack_from(self._rows, (value >> 32) * self._table_size // 2**32 * ROW.size)[:3]
+        row = ROW.unpack_from(self._rows, (value >> 32) * self._table_size // 2**32 * ROW.size)
         if packet.hop:
             verdict, worker = Verdict.PASSED_DELIVERED, None
             if row[1] != NOBODY or row[0] != self._self:
@@ -185,20 +185,20 @@ class PacketDecision:
     def _second_chance(
         self, packet: Packet, row: tuple[int, ...], deliver: Verdict, worker: int | None
     ) -> tuple[Verdict, int | None]:
-        if packet.protocol != _TCP or packet.begins_connection or packet.hop == 3:
+        if packet.protocol != _TCP or packet.begins_connection or packet.hop == 4:
             return deliver, worker
-        previous = self._workers.get(self._previous_owner(row, packet.hop))
-        if previous is None or previous.local or self._held(packet):
+        previous = self._previous_owner(row, packet.hop)
+        if previous is None or self._held(packet):
             return deliver, worker
         return Verdict.PASSED_ON, previous.index
 
-    def _previous_owner(self, row: tuple[int, ...], hop: int) -> int:
-        now, first, second = row
-        if now == self._self:
-            return first
-        if first == self._self:
-            return second
-        return NOBODY if second == self._self or hop >= 2 else now
+    def _previous_owner(self, row: tuple[int, ...], hop: int) -> WorkerTarget | None:
+        """Who had the row before this node did and can be reached."""
+        earlier = () if hop >= 2 else row
+        if self._self in row:
+            earlier = row[row.index(self._self) + 1 :]
+        known = (self._workers.get(index) for index in earlier)
+        return next((worker for worker in known if worker is not None and not worker.local), None)
 
     def _fragment_of(self, packet: Packet) -> tuple[bytes, bytes, tuple[bytes, int]]:
         assert packet.fragment is not None
@@ -220,6 +220,8 @@ class PacketDecision:
             ethertype = frame[packet.layer3 - 2 : packet.layer3]
             if decision.verdict is Verdict.PASSED_ON:
                 ethertype = (MARK_TWICE if packet.hop >= 2 else MARK_ONCE).to_bytes(2, "big")
+                if packet.hop >= 3:
+                    frame = _end_life(frame, packet)
             target = self._workers[decision.worker].mac + self._mac
             return target + frame[12 : packet.layer3 - 2] + ethertype + frame[packet.layer3 :]
         if packet.hop >= 2 and not decision.verdict.drops:
@@ -233,3 +235,16 @@ def _remember(store: dict[Key, Value], key: Key, value: Value, limit: int) -> No
     store[key] = value
     if len(store) > limit:
         del store[next(iter(store))]
+
+
+def _end_life(frame: bytes, packet: Packet) -> bytes:
+    """A frame whose packet has a time to live of 1; an IPv4 checksum is updated (RFC 1624)."""
+    at = packet.layer3
+    if packet.ethertype != 0x0800:
+        return frame[: at + 7] + b"\1" + frame[at + 8 :]
+    old, check = frame[at + 8] << 8, int.from_bytes(frame[at + 10 : at + 12], "big")
+    total = (~check & 0xFFFF) + (~old & 0xFFFF) + (1 << 8)
+    for _ in range(2):
+        total = (total & 0xFFFF) + (total >> 16)
+    check = ~total & 0xFFFF
+    return frame[: at + 8] + b"\1" + frame[at + 9 : at + 10] + check.to_bytes(2, "big") + frame[at + 12 :]

@@ -42,7 +42,7 @@ class Refused(Exception):
 class Packet:
     """A frame, read.
 
-    :ivar hop: 0 from a client, 1 scheduled by another node, 2 and 3 passed on once and twice.
+    :ivar hop: 0 from a client, 1 scheduled by another node, 2 to 4 passed on once, twice and thrice.
     :ivar layer3: where its IP header begins; :ivar fragment: (identification, protocol) of one of several.
     """
 
@@ -126,6 +126,8 @@ def _parse_ipv4(content: bytes, packet: Packet) -> tuple[int, bytes, int]:
         raise packet.refuse(Verdict.DROPPED_BAD_IP)
     if total > len(content):
         raise packet.refuse(Verdict.DROPPED_TRUNCATED)
+    if packet.hop == 3 and content[8] <= 1:
+        packet.hop = 4
     if offset & 0x3FFF:
         packet.fragment = (content[4:6] + b"\0\0", content[9])
         if offset & 0x1FFF == 1:
@@ -148,6 +150,8 @@ def _parse_ipv6(content: bytes, packet: Packet) -> tuple[int, bytes, int]:
         raise packet.refuse(Verdict.DROPPED_BAD_IP)
     if total > len(content):
         raise packet.refuse(Verdict.DROPPED_TRUNCATED)
+    if packet.hop == 3 and content[7] <= 1:
+        packet.hop = 4
     following, left, rest = content[6], total - 40, content[40:]
     for _ in range(_MAX_EXTENSIONS):
         if following not in _EXTENSIONS:

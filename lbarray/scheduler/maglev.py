@@ -62,23 +62,20 @@ def fill(offsets: array[int], skips: array[int], weights: array[int], rows: arra
 
 
 def merge(table: array[int], indices: array[int], dead: array[int], rows: array[int]) -> int:
-    """Make ``rows`` (now, before, earlier, spare; now, …) say what ``table`` says; how many rows changed.
+    """Make ``rows`` (now, and three before; now, …) say what ``table`` says; how many rows changed.
 
     Every place in the table has an index, and ``rows`` is four times as long as the table. Former owners are
-    different from each other and from the present one, and none of ``dead``.
+    different from each other and from the present one, the newest first, and none of ``dead``.
     """
     changed = 0
     gone = {*dead, NOBODY}
     for row, place in enumerate(table):
         index = indices[place]
-        at = 4 * row
-        now, first, second = rows[at], rows[at + 1], rows[at + 2]
-        if now == index and not (gone and (first in gone or second in gone)):
-            continue
-        kept = [owner for owner in (now, first, second) if owner != index and owner not in gone]
-        kept += [NOBODY, NOBODY]
-        if now != index or [first, second] != kept[:2]:
-            rows[at : at + 3] = array("H", [index, *kept[:2]])
+        old = rows[4 * row : 4 * row + 4]
+        kept = [owner for owner in old if owner != index and owner not in gone]
+        new = array("H", [index, *kept, NOBODY, NOBODY, NOBODY][:4])
+        if new != old:
+            rows[4 * row : 4 * row + 4] = new
             changed += 1
     return changed
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from twisted.application.service import Service
@@ -19,6 +19,8 @@ __all__ = ["SchedulerService"]
 
 #: Seconds that a burst of membership changes is gathered for: a whole array starting is one table, not many.
 GATHER_S = 0.02
+#: Seconds after which a silent node is taken out of the rows' history.
+LOST_FOR_GOOD_S = 30.0
 
 
 class SchedulerService(Service):
@@ -54,6 +56,7 @@ class SchedulerService(Service):
         self._counters = counters
         self._gathering: IDelayedCall | None = None
         self._lives: dict[str, int] = {}
+        self._lost: dict[str, float] = {}
         self._unsubscribe: Callable[[], None] = lambda: None
 
     def startService(self) -> None:
@@ -109,16 +112,14 @@ class SchedulerService(Service):
             )
             for report in members
         ]
-        wanted = [
-            Weighted(report.name, max(1, report.weight * report.share))
-            for report in members
-            if report.accepting and not report.draining
-        ]
+        wanted = _weighted(report for report in members if report.accepting and not report.draining)
         try:
             # The workers before the rows: a row never names one that is not known yet.
             self._plane.set_workers(targets)
+            before = self.table.generation
+            self._learn_history(members)
             changed = self.table.update(wanted, self._dead(members))
-            if changed:
+            if self.table.generation != before:
                 self._plane.apply(self.table.rows)
         except SystemRefused as error:
             self._counters.add("plane_refused", "rows")
@@ -135,11 +136,28 @@ class SchedulerService(Service):
                 workers=", ".join(worker.name for worker in self.table.workers),
             )
 
+    def _learn_history(self, members: Sequence[NodeReport]) -> None:
+        """What the others' rows were before this node joined: they hold the connections of the rows that it now gets."""
+        others = [report for report in members if report.accepting and report.name != self._node_name]
+        if self.table.generation == 0:
+            self.table.update(_weighted(others))
+            self.table.update(_weighted(report for report in others if not report.draining))
+
     def _dead(self, members: Sequence[NodeReport]) -> set[str]:
-        """Nodes that have died or begun anew since the last time: their connections are gone."""
-        lives = {report.name: report.incarnation for report in members}
-        dead = {name for name, incarnation in self._lives.items() if lives.get(name) != incarnation}
-        self._lives = lives
+        """Nodes whose connections are gone: they have begun anew, or are lost for so long that they will not return.
+
+        One that was only silent for a moment still holds its connections.
+        """
+        now = self._clock.seconds()
+        present = {report.name: report.incarnation for report in members}
+        dead = {name for name, life in self._lives.items() if present.get(name, life) != life}
+        for name in self._lives:
+            if name not in present and now - self._lost.setdefault(name, now) > LOST_FOR_GOOD_S:
+                dead.add(name)
+        for name in dead - set(present):
+            del self._lives[name]
+        self._lives.update(present)
+        self._lost = {name: since for name, since in self._lost.items() if name in self._lives and name not in present}
         return dead
 
     def status(self) -> dict[str, object]:
@@ -166,3 +184,7 @@ class SchedulerService(Service):
             },
             "services": [str(service.id) for service in self._services],
         }
+
+
+def _weighted(reports: Iterable[NodeReport]) -> list[Weighted]:
+    return [Weighted(report.name, max(1, report.weight * report.share)) for report in reports]

@@ -14,7 +14,7 @@ __all__ = ["NOBODY", "RowTable"]
 class RowTable:
     """Rows by worker index.
 
-    Each row remembers its last two owners that may still hold connections (second chance). A node that has just
+    Each row remembers its last three owners that may still hold connections (second chance). A node that has just
     started learns them change by change; the one that it passes a packet to knows who came before itself.
 
     :param index: the stable index of every node that may ever be a worker.
@@ -27,7 +27,7 @@ class RowTable:
         self.generation = 0
         self.workers: tuple[Weighted, ...] = ()
         self._index = dict(index)
-        self._rows = array("H", [NOBODY, NOBODY, NOBODY, 0]) * size
+        self._rows = array("H", [NOBODY]) * 4 * size
         self._counted: tuple[int, dict[int, int]] = (0, {NOBODY: size})
 
     def update(self, workers: Sequence[Weighted], dead: Collection[str] = ()) -> int:
@@ -52,10 +52,9 @@ class RowTable:
         """All rows as planes take them (:meth:`lbarray.interfaces.IForwardingPlane.apply`)."""
         return self._rows.tobytes()
 
-    def row(self, number: int) -> tuple[int, int, int]:
-        """(worker now, worker before, the one before that) by index."""
-        now, first, second = self._rows[4 * number : 4 * number + 3]
-        return now, first, second
+    def row(self, number: int) -> tuple[int, ...]:
+        """(worker now, worker before, and two before that) by index."""
+        return tuple(self._rows[4 * number : 4 * number + 4])
 
     def shares(self) -> dict[int, int]:
         """How many rows each index has."""

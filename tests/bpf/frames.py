@@ -37,11 +37,12 @@ def ipv4(
     version: int = 4,
     length: int | None = None,
     identification: int = 7,
+    ttl: int = 64,
 ) -> bytes:
     """An IPv4 packet; ``options`` in words; ``fragment``: flags and offset."""
     header = 20 + 4 * options
     total = header + len(content) if length is None else length
-    start = struct.pack("!BBHHHBBH", version << 4 | header // 4, 0, total, identification, fragment, 64, protocol, 0)
+    start = struct.pack("!BBHHHBBH", version << 4 | header // 4, 0, total, identification, fragment, ttl, protocol, 0)
     return start + IPv4Address(source).packed + to.packed + b"\1" * (4 * options) + content
 
 
@@ -67,6 +68,15 @@ def ethernet(
         ethertype = 0x86DD if packet[:1] and packet[0] >> 4 == 6 else 0x0800
     tagged = b"".join(struct.pack("!HH", 0x8100 if tag == tags[-1] else 0x88A8, tag) for tag in tags)
     return to + source + tagged + struct.pack("!H", ethertype) + packet
+
+
+def with_checksum(packet: bytes) -> bytes:
+    """An IPv4 packet with the right header checksum (RFC 791)."""
+    header = packet[:10] + b"\0\0" + packet[12:20]
+    total: int = sum(struct.unpack("!10H", header))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return header[:10] + (~total & 0xFFFF).to_bytes(2, "big") + packet[12:]
 
 
 def web(source: str = CLIENT, sport: int = 40000, dport: int = 80, flags: int = ACK, to: Address = VIP) -> bytes:
@@ -119,6 +129,7 @@ def random_frame(chance: random.Random, peers: list[bytes]) -> bytes:
             options=chance.choice((0, 0, 0, 1, 10)),
             fragment=chance.choice((0x4000,) * 6 + (0, 0x2000, 0x00B9, 1)),
             identification=chance.randrange(4),
+            ttl=chance.choice((64, 64, 1)),
         )
     else:
         header = protocol

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+from ipaddress import IPv4Address
 
 from lbarray.scheduler.abi import MARK_ONCE, MARK_TWICE, Verdict
-from lbarray.values import Share
-from tests.bpf.bench import PEER_B, PEER_C, QUIC, WEB, ProgramTestCase
+from lbarray.values import Share, WorkerTarget
+from tests.bpf.bench import PEER_B, PEER_C, PEER_D, QUIC, WEB, ProgramTestCase
 from tests.bpf.frames import (
     ACK,
     CLIENT,
@@ -26,6 +27,7 @@ from tests.bpf.frames import (
     udp,
     web,
     web6,
+    with_checksum,
 )
 
 #: Random packets of a run; each goes through the kernel and through the model.
@@ -230,16 +232,29 @@ class DecisionTests(ProgramTestCase):
         self.assertIn(Verdict.PASSED_ON, verdicts)
 
     def test_passed_on_once_more(self) -> None:
-        """Who was a row's owner in between passes on to the one before; after that a packet is delivered."""
-        self.members("b")
-        self.members("a")
-        self.members("c")
-        packet = ethernet(ipv4(tcp()), source=PEER_C, ethertype=MARK_ONCE)
-        decision = self.run_both(packet)
-        self.assertEqual((decision.verdict, decision.worker), (Verdict.PASSED_ON, 1))
-        self.assertEqual(decision.frame[12:14], MARK_TWICE.to_bytes(2, "big"))
-        again = self.run_both(ethernet(ipv4(tcp()), source=PEER_C, ethertype=MARK_TWICE))
-        self.assertEqual(again.verdict, Verdict.PASSED_DELIVERED)
+        """Who was a row's owner in between passes on to the one before; three times in all, then it is delivered."""
+        self.set(workers=[*self.workers, WorkerTarget(3, "d", IPv4Address("192.0.2.4"), PEER_D)])
+        for name in ("b", "d", "a", "c"):
+            self.members(name)
+        for packet in (ipv4(tcp()), ipv6(tcp())):
+            once = self.run_both(ethernet(packet, source=PEER_C, ethertype=MARK_ONCE))
+            self.assertEqual((once.verdict, once.worker), (Verdict.PASSED_ON, 3))
+            self.assertEqual(once.frame[12:14], MARK_TWICE.to_bytes(2, "big"))
+            self.assertEqual(once.frame[14:], packet)
+            twice = self.run_both(ethernet(packet, source=PEER_C, ethertype=MARK_TWICE))
+            self.assertEqual((twice.verdict, twice.worker), (Verdict.PASSED_ON, 3))
+            thrice = self.run_both(ethernet(twice.frame[14:], source=PEER_C, ethertype=MARK_TWICE))
+            self.assertEqual(thrice.verdict, Verdict.PASSED_DELIVERED)
+
+    def test_life_ends_with_a_right_checksum(self) -> None:
+        """The IPv4 header whose time to live was taken still sums to what RFC 791 asks."""
+        for name in ("b", "a", "c"):
+            self.members(name)
+        for port in range(1000, 1020):
+            packet = with_checksum(ipv4(tcp(port), identification=port))
+            out = self.run_both(ethernet(packet, source=PEER_C, ethertype=MARK_TWICE)).frame[14:]
+            self.assertEqual(out[8], 1)
+            self.assertEqual(with_checksum(out), out)
 
     def test_marked_packets_come_in(self) -> None:
         """A marked frame is delivered with its own EtherType, also behind a VLAN tag."""
@@ -271,7 +286,7 @@ class DecisionTests(ProgramTestCase):
             self.assertEqual(share.cached, sum(each.cached for each in mine))
             kept = [each for each in mine if each.verdict is not Verdict.PASSED_ON]
             self.assertEqual((share.packets, share.octets), (len(kept), len(kept) * len(frames[0])))
-        self.assertEqual(self.packets(), self.tally(decisions))
+        self.assertEqual(self.plane.counters().packets, self.tally(decisions))
 
     def test_slot_is_not_inherited(self) -> None:
         """A service that takes another's place begins with nothing counted."""
@@ -306,8 +321,8 @@ class DecisionTests(ProgramTestCase):
             if self.can_run(frame):
                 decisions.append(self.run_both(frame))
         wanted = self.tally(decisions)
-        self.assertEqual(self.packets(), wanted)
-        missing = {"dropped_strange_tunnel", "dropped_too_big"}
+        self.assertEqual(self.plane.counters().packets, wanted)
+        missing = {"passed_again", "dropped_strange_tunnel", "dropped_too_big"}
         self.assertEqual({name for name, number in wanted.items() if not number}, missing)
 
 

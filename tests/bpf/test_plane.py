@@ -11,7 +11,7 @@ from lbarray.kernel.journal import Journal
 from lbarray.scheduler.auto_plane import AutoPlane, Candidate
 from lbarray.scheduler.bpf_plane import BpfPlane, undoers
 from lbarray.testing import PlaneSuite
-from tests.bpf.bench import TABLE_SIZE, make_plane, need_bpf
+from tests.bpf.bench import TABLE_SIZE, make_plane, own_network
 
 
 class TcPlaneTests(PlaneSuite, SynchronousTestCase):
@@ -21,7 +21,7 @@ class TcPlaneTests(PlaneSuite, SynchronousTestCase):
     ROWS = TABLE_SIZE
 
     def setUp(self) -> None:
-        need_bpf()
+        own_network(self)
 
     def make_plane(self) -> BpfPlane:
         return make_plane(self, self.mode)
@@ -77,7 +77,7 @@ class AutoPlaneTests(PlaneSuite, SynchronousTestCase):
     ROWS = TABLE_SIZE
 
     def setUp(self) -> None:
-        need_bpf()
+        own_network(self)
 
     def candidates(self) -> list[Candidate]:
         return [

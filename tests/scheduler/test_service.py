@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address
 
+import attrs
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from lbarray.scheduler.service import GATHER_S, SchedulerService
+from lbarray.scheduler.maglev import NOBODY
+from lbarray.scheduler.service import GATHER_S, LOST_FOR_GOOD_S, SchedulerService
 from lbarray.scheduler.table import RowTable
 from lbarray.telemetry.counters import Counters
 from lbarray.testing import MemoryMembers, MemoryPlane, PlaneSuite
@@ -74,9 +76,9 @@ class SchedulerServiceTests(SynchronousTestCase):
         """Several changes in a moment are gathered."""
         self.members.become(report("a"))
         self.members.become(report("a"), report("b"), report("c"))
-        self.assertEqual(self.service.table.generation, 1)
+        before = self.service.table.generation
         self.clock.advance(GATHER_S)
-        self.assertEqual(self.service.table.generation, 2)
+        self.assertEqual(self.service.table.generation, before + 1)
         self.assertEqual(self.owners(), {0, 1, 2})
 
     def test_deaf_and_draining_get_nothing(self) -> None:
@@ -91,6 +93,54 @@ class SchedulerServiceTests(SynchronousTestCase):
         self.members.become(report("a", accepting=False))
         self.clock.advance(GATHER_S)
         self.assertEqual(self.owners(), {0, 1})
+
+    def history(self) -> set[int]:
+        return {owner for _, *before in self.plane.rows for owner in before} - {NOBODY}
+
+    def test_newcomer_knows_who_had_its_rows(self) -> None:
+        """A node that joins others gives the connections of its rows to those who had them, draining ones too."""
+        self.assertEqual({before[0] for now, *before in self.plane.rows if now == 0}, {1})
+        plane = MemoryPlane()
+        members = MemoryMembers(report("a"), report("b", draining=True), report("c"))
+        service = SchedulerService(
+            clock=self.clock,
+            node_name="a",
+            plane=plane,
+            members=members,
+            index=INDEX,
+            services=[PlaneSuite.SERVICE],
+            table=RowTable(INDEX, 101),
+            counters=Counters(),
+        )
+        service.startService()
+        former = {tuple(before[:2]) for now, *before in plane.rows if now == 0}
+        self.assertEqual(former, {(2, 1), (2, NOBODY)})
+
+    def test_silent_for_a_moment(self) -> None:
+        """A node that is lost and found still holds its connections: it stays their second chance."""
+        self.members.become(report("a"))
+        self.clock.advance(GATHER_S)
+        self.assertEqual(self.history(), {1})
+        self.members.become(report("a"), report("c"))
+        self.clock.advance(GATHER_S)
+        self.assertIn(1, self.history())
+
+    def test_lost_for_good(self) -> None:
+        """After half a minute it holds none."""
+        self.members.become(report("a"))
+        self.clock.advance(GATHER_S)
+        self.clock.advance(LOST_FOR_GOOD_S + 1)
+        self.members.become(report("a"), report("c"))
+        self.clock.advance(GATHER_S)
+        self.assertEqual(self.history(), {0})
+
+    def test_begun_anew(self) -> None:
+        """A node that has been started again holds none of its former connections."""
+        self.members.become(report("a"))
+        self.clock.advance(GATHER_S)
+        self.members.become(report("a"), attrs.evolve(report("b"), incarnation=2))
+        self.clock.advance(GATHER_S)
+        self.assertEqual(self.history(), {0})
 
     def test_stranger(self) -> None:
         """A member that the configuration does not know gets nothing."""
