@@ -6,9 +6,9 @@ import importlib
 import sys
 from pathlib import Path
 
-NAMES = ("http", "tls", "rewrite", "scheduler", "failover", "maglev")
+NAMES = ("http", "tls", "rewrite", "scheduler", "failover", "maglev", "packet_cost")
 #: What belongs together: the packet path and the table that it follows.
-WITH = {"scheduler": ("maglev",)}
+WITH = {"scheduler": ("maglev", "packet_cost")}
 
 
 def main() -> int:

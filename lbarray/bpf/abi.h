@@ -21,11 +21,14 @@
 #define GUE_PORT 6080
 #define GUE_PRIVATE 0x4c42
 
+/* Without this the compiler copies addresses octet by octet. */
+#define WORDS __attribute__((aligned(4)))
+
 struct config {
 	__u64 secret[2];  /* of the flow hash; the same on every node */
 	__u64 peer_bits;  /* bit n: a peer's MAC address ends in n modulo 64 */
-	__u8 mac[8];      /* this node's, and two octets of nothing */
-	__u8 address[16]; /* this node's: the outer source of tunnels, and where they end */
+	__u8 mac[8] WORDS; /* this node's, and two octets of nothing */
+	__u8 address[16] WORDS; /* this node's: the outer source of tunnels, and where they end */
 	__u32 ifindex;    /* where forwarded frames leave */
 	__u32 table_size; /* rows of the table */
 	__u16 self;       /* this node's worker index */
@@ -34,7 +37,7 @@ struct config {
 };
 
 struct service_key {
-	__u8 address[16];
+	__u8 address[16] WORDS;
 	__u16 port;
 	__u8 protocol;
 	__u8 pad;
@@ -59,23 +62,23 @@ struct row {
 enum worker_flag { WORKER_KNOWN = 1, WORKER_LOCAL = 2, WORKER_IPIP = 4, WORKER_GUE = 8 };
 
 struct worker {
-	__u8 mac[6]; /* its own, or its router's */
+	__u8 mac[6] WORDS; /* its own, or its router's */
 	__u8 flags;
 	__u8 pad;
-	__u8 address[16]; /* where its tunnel ends */
+	__u8 address[16] WORDS; /* where its tunnel ends */
 };
 
 /* Client first: the source is the client, the destination the VIP. */
 struct flow {
-	__u8 source[16];
+	__u8 source[16] WORDS;
 	struct service_key to;
 	__u16 source_port;
 	__u16 pad;
 };
 
 struct fragment {
-	__u8 source[16];
-	__u8 vip[16];
+	__u8 source[16] WORDS;
+	__u8 vip[16] WORDS;
 	__u32 id;
 	__u8 protocol;
 	__u8 pad[3];

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lbarray.errors import SystemRefused
 
-__all__ = ["build", "object_path"]
+__all__ = ["build", "compile_program", "object_path"]
 
 HERE = Path(__file__).resolve().parent
 
@@ -33,16 +33,23 @@ def build(folder: Path = HERE) -> Path:
 
     :raises SystemRefused: clang or libbpf's headers are missing, or the compiler says no.
     """
+    return compile_program(HERE / "scheduler.bpf.c", folder / "scheduler.bpf.o")
+
+
+def compile_program(source: Path, compiled: Path) -> Path:
+    """Compile one eBPF program.
+
+    :raises SystemRefused: clang or libbpf's headers are missing, or the compiler says no.
+    """
     clang = shutil.which("clang")
     if clang is None:
         raise SystemRefused(
             "compile the packet program", detail="clang is missing", advice="apt-get install clang libbpf-dev"
         )
-    compiled = folder / "scheduler.bpf.o"
     headers = sysconfig.get_config_var("MULTIARCH") or f"{os.uname().machine}-linux-gnu"
     command = [clang, "-O2", "-g", "-Wall", "-target", "bpf", f"-I/usr/include/{headers}", "-I", str(HERE)]
     done = subprocess.run(
-        [*command, "-c", str(HERE / "scheduler.bpf.c"), "-o", str(compiled)],
+        [*command, "-c", str(source), "-o", str(compiled)],
         capture_output=True,
         text=True,
         check=False,

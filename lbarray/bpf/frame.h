@@ -46,12 +46,12 @@ static __always_inline int end_life(struct cursor *cursor, const struct packet *
 static __always_inline int address_frame(struct cursor *cursor, const struct packet *packet,
 					 const struct config *config, const struct worker *worker, int verdict)
 {
-	struct ethhdr *ethernet = cursor->at;
+	struct ethernet *ethernet = cursor->at;
 
 	if ((void *)(ethernet + 1) > cursor->end)
 		return 0;
-	__builtin_memcpy(ethernet->h_source, config->mac, ETH_ALEN);
-	__builtin_memcpy(ethernet->h_dest, worker->mac, ETH_ALEN);
+	__builtin_memcpy(ethernet->source, config->mac, ETH_ALEN);
+	__builtin_memcpy(ethernet->to, worker->mac, ETH_ALEN);
 	if (verdict != PASSED_ON)
 		return 1;
 	if (packet->hop >= TWICE_PASSED_ON && !end_life(cursor, packet))
@@ -68,12 +68,12 @@ static __always_inline int restore_ethertype(struct cursor *cursor, const struct
 /* Sent by ourselves to ourselves. */
 static __always_inline int address_again(struct cursor *cursor, const struct config *config)
 {
-	struct ethhdr *ethernet = cursor->at;
+	struct ethernet *ethernet = cursor->at;
 
 	if ((void *)(ethernet + 1) > cursor->end)
 		return 0;
-	__builtin_memcpy(ethernet->h_source, config->mac, ETH_ALEN);
-	__builtin_memcpy(ethernet->h_dest, config->mac, ETH_ALEN);
+	__builtin_memcpy(ethernet->source, config->mac, ETH_ALEN);
+	__builtin_memcpy(ethernet->to, config->mac, ETH_ALEN);
 	return 1;
 }
 

@@ -7,6 +7,13 @@
 #define GO_ON VERDICTS            /* a step's answer when the packet is still of interest */
 #define LATER_FRAGMENT (VERDICTS + 1) /* it has no ports: it goes where the first one went */
 
+/* As struct ethhdr, in the halves that it is aligned to. */
+struct ethernet {
+	__u16 to[3];
+	__u16 source[3];
+	__be16 type;
+};
+
 struct cursor {
 	void *at;
 	void *end;
@@ -19,7 +26,7 @@ enum kind { SEGMENT = 0, DATAGRAM = 1, QUOTED = 2 };
 
 struct packet {
 	struct flow flow;
-	struct fragment fragment;
+	__be32 fragment_id;
 	__be32 sequence;
 	__be32 acknowledged;
 	__u32 left;     /* octets of the packet that are still to come */
@@ -29,6 +36,7 @@ struct packet {
 	__u8 kind;
 	__u8 tcp_flags;
 	__u8 is_first;  /* first of several fragments */
+	__u8 fragment_protocol;
 	__u8 is_cached;
 	__u8 slot;
 	__u16 worker;   /* whom it is for */

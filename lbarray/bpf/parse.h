@@ -27,17 +27,17 @@ struct extension {
 	__be32 id;
 };
 
-static __always_inline int is_peer(const struct config *config, const __u8 *mac)
+static __always_inline int is_peer(const struct config *config, const __u16 *mac)
 {
 	__u64 key = 0;
 
-	if (!(config->peer_bits >> (mac[5] & 63) & 1))
+	if (!(config->peer_bits >> (((const __u8 *)mac)[5] & 63) & 1))
 		return 0;
 	__builtin_memcpy(&key, mac, ETH_ALEN);
 	return bpf_map_lookup_elem(&peers, &key) != 0;
 }
 
-static __always_inline int is_own(const struct config *config, const __u8 *mac)
+static __always_inline int is_own(const struct config *config, const __u16 *mac)
 {
 	__u64 key = 0, own;
 
@@ -49,13 +49,13 @@ static __always_inline int is_own(const struct config *config, const __u8 *mac)
 /* Behind up to two VLAN tags (IEEE 802.1Q, 802.1ad) and the mark of a frame that a worker passed on. */
 static __always_inline int parse_ethernet(struct cursor *cursor, struct packet *packet, const struct config *config)
 {
-	struct ethhdr *ethernet = cursor->at;
+	struct ethernet *ethernet = cursor->at;
 	struct vlan_tag *tag;
 	__u16 ethertype;
 
 	if ((void *)(ethernet + 1) > cursor->end)
 		return PASSED_NOT_IP;
-	ethertype = ethernet->h_proto;
+	ethertype = ethernet->type;
 	cursor->at = ethernet + 1;
 	packet->layer3 = sizeof(*ethernet);
 #pragma unroll
@@ -73,14 +73,14 @@ static __always_inline int parse_ethernet(struct cursor *cursor, struct packet *
 		__u8 *version = cursor->at;
 
 		/* From anybody else the mark means nothing. */
-		if (version + 1 > (__u8 *)cursor->end || !is_peer(config, ethernet->h_source))
+		if (version + 1 > (__u8 *)cursor->end || !is_peer(config, ethernet->source))
 			return PASSED_NOT_IP;
 		packet->hop = ethertype == bpf_htons(MARK_ONCE) ? ONCE_PASSED_ON : TWICE_PASSED_ON;
 		ethertype = *version >> 4 == 4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
-	} else if (is_own(config, ethernet->h_source)) {
+	} else if (is_own(config, ethernet->source)) {
 		/* We sent it through the interface once more, for the kernel to see its new EtherType. */
 		return PASSED_AGAIN;
-	} else if (packet->hop == FROM_CLIENT && is_peer(config, ethernet->h_source)) {
+	} else if (packet->hop == FROM_CLIENT && is_peer(config, ethernet->source)) {
 		packet->hop = SCHEDULED;
 	}
 	packet->ethertype = ethertype;
@@ -119,8 +119,8 @@ static __always_inline int parse_ipv4(struct cursor *cursor, struct packet *pack
 		packet->hop = THRICE_PASSED_ON;
 	offset = bpf_ntohs(ip->frag_off);
 	if (offset & (FRAGMENT_OFFSET | MORE_FRAGMENTS)) {
-		packet->fragment.id = ip->id;
-		packet->fragment.protocol = ip->protocol;
+		packet->fragment_id = ip->id;
+		packet->fragment_protocol = ip->protocol;
 		/* One that begins inside of the TCP header would change its flags (RFC 3128). */
 		if ((offset & FRAGMENT_OFFSET) == 1)
 			return DROPPED_BAD_IP;
@@ -182,8 +182,8 @@ static __always_inline int parse_ipv6(struct cursor *cursor, struct packet *pack
 		if (next == IPPROTO_FRAGMENT) {
 			__u16 offset = bpf_ntohs(extension->offset);
 
-			packet->fragment.id = extension->id;
-			packet->fragment.protocol = extension->next;
+			packet->fragment_id = extension->id;
+			packet->fragment_protocol = extension->next;
 			if (offset & ~7)
 				return LATER_FRAGMENT;
 			packet->is_first = offset & 1;

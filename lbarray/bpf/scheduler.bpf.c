@@ -31,19 +31,22 @@ static __always_inline int refuse(const struct packet *packet, int verdict)
 	return *active || packet->hop ? verdict : PASSED_INACTIVE;
 }
 
-static __always_inline void name_fragment(struct packet *packet)
+static __always_inline void name_fragment(struct fragment *fragment, const struct packet *packet)
 {
-	__builtin_memcpy(packet->fragment.source, packet->flow.source, 16);
-	__builtin_memcpy(packet->fragment.vip, packet->flow.to.address, 16);
+	__builtin_memcpy(fragment->source, packet->flow.source, 16);
+	__builtin_memcpy(fragment->vip, packet->flow.to.address, 16);
+	fragment->id = packet->fragment_id;
+	fragment->protocol = packet->fragment_protocol;
 }
 
 static __always_inline int follow_first_fragment(struct packet *packet, struct worker **worker)
 {
+	struct fragment fragment = {};
 	struct fate *fate;
 	int verdict;
 
-	name_fragment(packet);
-	fate = bpf_map_lookup_elem(&fragments, &packet->fragment);
+	name_fragment(&fragment, packet);
+	fate = bpf_map_lookup_elem(&fragments, &fragment);
 	if (!fate) {
 		verdict = refuse(packet, DROPPED_LONE_FRAGMENT);
 		return verdict == DROPPED_LONE_FRAGMENT && packet->hop ? PASSED_DELIVERED : verdict;
@@ -57,11 +60,12 @@ static __always_inline int follow_first_fragment(struct packet *packet, struct w
 static __always_inline void remember_first_fragment(struct packet *packet, int verdict)
 {
 	struct fate fate = {.worker = packet->worker, .verdict = verdict, .slot = packet->slot};
+	struct fragment fragment = {};
 
 	if (verdict != FORWARDED && verdict != PASSED_LOCAL && verdict != PASSED_ON)
 		return;
-	name_fragment(packet);
-	bpf_map_update_elem(&fragments, &packet->fragment, &fate, BPF_ANY);
+	name_fragment(&fragment, packet);
+	bpf_map_update_elem(&fragments, &fragment, &fate, BPF_ANY);
 }
 
 static __always_inline int parse(struct cursor *cursor, struct packet *packet, const struct config *config,

@@ -29,8 +29,10 @@ static __always_inline void count_share(const struct packet *packet, __u32 verdi
 	}
 	share->packets++;
 	share->octets += octets;
-	share->connections += begins_connection(packet);
-	share->cached += packet->is_cached;
+	if (begins_connection(packet))
+		share->connections++;
+	if (packet->is_cached)
+		share->cached++;
 }
 
 #endif

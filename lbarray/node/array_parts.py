@@ -97,7 +97,7 @@ def make_scheduler(
     """The table and the plane that holds it."""
     index = {name: place for place, name in enumerate(config.array.nodes)}
     table = RowTable(index, config.scheduler.table_size)
-    plane = make_plane(config=config, node_name=node_name, secret=secret, journal=journal)
+    plane = make_plane(reactor=reactor, config=config, node_name=node_name, secret=secret, journal=journal)
     return SchedulerService(
         clock=reactor,
         node_name=node_name,

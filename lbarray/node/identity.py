@@ -9,7 +9,7 @@ from lbarray.kernel.addresses import undoers as address_undoers
 from lbarray.kernel.firewall import remove_table
 from lbarray.kernel.journal import Journal
 from lbarray.kernel.macvlan import remove_macvlan
-from lbarray.scheduler.bpf_plane import undoers as plane_undoers
+from lbarray.scheduler import bpf_plane, packet_plane
 
 __all__ = ["journal_of", "node_name"]
 
@@ -36,7 +36,8 @@ def journal_of(config: Config, name: str) -> Journal:
     """
     undoers = {
         **address_undoers(),
-        **plane_undoers(),
+        **bpf_plane.undoers(),
+        **packet_plane.undoers(),
         "macvlan": remove_macvlan,
         "firewall": remove_table,
     }

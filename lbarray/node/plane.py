@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 from lbarray.bpf.build import object_path
 from lbarray.config.model import Config
@@ -10,6 +11,7 @@ from lbarray.kernel.journal import Journal
 from lbarray.kernel.links import driver_of
 from lbarray.scheduler.auto_plane import AutoPlane, Candidate
 from lbarray.scheduler.bpf_plane import BpfPlane
+from lbarray.scheduler.packet_plane import PacketPlane
 
 __all__ = ["make_plane"]
 
@@ -19,7 +21,7 @@ _UNFIT_FOR_XDP = {
 }
 
 
-def make_plane(*, config: Config, node_name: str, secret: bytes, journal: Journal) -> AutoPlane:
+def make_plane(*, reactor: Any, config: Config, node_name: str, secret: bytes, journal: Journal) -> AutoPlane:
     """The plane of ``scheduler.plane``, or with ``auto`` the first that attaches."""
     interface = config.interface_of(config.array.nodes[node_name])
     flow_secret = hashlib.sha256(b"lbarray flows " + secret.strip()).digest()[:16]
@@ -35,11 +37,22 @@ def make_plane(*, config: Config, node_name: str, secret: bytes, journal: Journa
             object_path=object_path,
         )
 
+    def packets(reactor: Any) -> PacketPlane:
+        return PacketPlane(
+            reactor=reactor,
+            interface=interface,
+            table_size=config.scheduler.table_size,
+            secret=flow_secret,
+            self_index=list(config.array.nodes).index(node_name),
+            journal=journal,
+        )
+
     wanted = config.scheduler.plane
     candidates = [
         Candidate("xdp", lambda: bpf("xdp"), unfit=_UNFIT_FOR_XDP.get(driver_of(interface), "")),
         Candidate("tc", lambda: bpf("tc")),
         Candidate("xdp-generic", lambda: bpf("xdp-generic")),
+        Candidate("packet", lambda: packets(reactor)),
     ]
     if wanted != "auto":
         # Who names a plane has a reason, and knows the driver.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
@@ -123,6 +124,10 @@ class PacketDecision:
         if len(rows) != self._table_size * ROW.size:
             raise ValueError(f"{len(rows)} octets for a table of {self._table_size} rows")
         self._rows = rows
+
+    def remembered(self, limit: int) -> list[tuple[tuple[bytes, bytes, bytes, bytes, int], int]]:
+        """((client, VIP, its port, our port, protocol), worker) of connections, at most ``limit`` of them."""
+        return list(itertools.islice(self._flows.items(), limit))
 
     # What it decides
 

@@ -137,7 +137,7 @@ class SchedulerService(Service):
             )
 
     def _learn_history(self, members: Sequence[NodeReport]) -> None:
-        """What the others' rows were before this node joined: they hold the connections of the rows that it now gets."""
+        """What the others' rows were before this node joined: they hold the connections of the rows it now gets."""
         others = [report for report in members if report.accepting and report.name != self._node_name]
         if self.table.generation == 0:
             self.table.update(_weighted(others))

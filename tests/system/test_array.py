@@ -253,11 +253,14 @@ class RefusalTests(SynchronousTestCase):
             other.write_text(config.replace("site.key", "other.key"))
             self.assertIn("the key belongs to another certificate", self.refused(array, config=other))
 
-            # Without CAP_BPF and CAP_SYS_ADMIN, but with all else.
+            # Without CAP_BPF and CAP_SYS_ADMIN, but with all else: the plane that needs neither, unless one is named.
+            drop = ("setpriv", "--bounding-set=-sys_admin,-bpf,-perfmon", *twistd(), "-n", "--pidfile=", "lbarray")
             with (array.folder / "a.log").open("ab") as log:
-                command = ["-n", "--pidfile=", "lbarray", "--config", str(array.config), "--node", "a"]
-                drop = "-sys_admin,-bpf,-perfmon"
-                process = host.start("setpriv", f"--bounding-set={drop}", *twistd(), *command, log=log)
+                host.start(*drop, "--config", str(array.config), "--node", "a", log=log)
+                wait_for(lambda: "packet plane: packet; not " in array.log_of("a"), "the packet plane")
+                host.kill()
+                other.write_text(config + '\n[scheduler]\nplane = "tc"\n')
+                process = host.start(*drop, "--config", str(other), "--node", "a", log=log)
             self.assertNotEqual(process.wait(timeout=20), 0)
             self.assertIn("CAP_BPF", array.log_of("a"))
 

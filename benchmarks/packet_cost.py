@@ -1,0 +1,133 @@
+"""What the packet program costs, beside one that only swaps MAC addresses: ``python -m benchmarks packet_cost``
+
+Nanoseconds by BPF_PROG_TEST_RUN, each a million runs on one frame of 64 octets in this process's own network namespace.
+Both programs are called in the same way, so the figures hold the same cost of being called.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+import subprocess
+import tempfile
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import attrs
+
+from benchmarks.harness import CONTENDER_CPU, ROUNDS, Row, ratio_table
+from lbarray.bpf.build import compile_program, object_path
+from lbarray.kernel.journal import Journal
+from lbarray.kernel.libbpf import ObjectFile, Program
+from lbarray.scheduler.abi import NOBODY, ROW, U32
+from lbarray.scheduler.bpf_plane import BpfPlane, undoers
+from lbarray.values import HashBy, PlaneService, ServiceId, WorkerTarget
+
+REPEAT = 1_000_000
+TABLE_SIZE = 65537
+VIP = IPv4Address("192.0.2.100")
+ROUTER, OWN, PEER, OTHER = (bytes([2, 0, 0, 0, 0, number]) for number in (0x99, 1, 2, 3))
+SYN, ACK = 2, 16
+
+
+@attrs.frozen
+class Case:
+    """A kind of packet. ``before``: who had every row earlier; ``vary``: each packet is of another connection."""
+
+    name: str
+    source: bytes = ROUTER
+    now: int = 1
+    before: int = NOBODY
+    flags: int = ACK
+    vary: bool = False
+    remembered: bool = False
+
+
+CASES = (
+    Case("row that never moved"),
+    Case("row that moved, connection remembered", before=2, remembered=True),
+    Case("row that moved, connection unknown", before=2),
+    Case("first packet of a connection", flags=SYN, vary=True),
+    Case("at the worker, row that never moved", source=PEER, now=0),
+    Case("at the worker, second chance: passed on", source=PEER, now=0, before=1),
+)
+
+
+def main() -> None:
+    """XDP and tc, the best of several rounds each."""
+    os.sched_setaffinity(0, {CONTENDER_CPU})
+    if ctypes.CDLL(None, use_errno=True).unshare(0x40000000):  # CLONE_NEWNET
+        raise OSError(ctypes.get_errno(), "unshare: run it as root")
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for kind, mode in (("xdp", "xdp-generic"), ("tc", "tc")):
+            _measure(kind, mode, Path(folder))
+
+
+def _measure(kind: str, mode: str, folder: Path) -> None:
+    replay = ObjectFile(compile_program(Path(__file__).parent / "replay.bpf.c", folder / "replay.o"))
+    for other in {"xdp", "tc"} - {kind}:  # a map of programs takes one kind of them
+        for program in ("replay", "mac_swap"):
+            replay.leave_out(f"{program}_{other}")
+    replay.load()
+    journal = Journal(folder / f"journal-{mode}", undoers())
+    plane = BpfPlane(
+        interface="lo",
+        mode=mode,
+        table_size=TABLE_SIZE,
+        secret=bytes(range(16)),
+        self_index=0,
+        journal=journal,
+        object_path=object_path,
+    )
+    plane.attach()
+    try:
+        plane.set_services([PlaneService(ServiceId(VIP, 80), HashBy.CONNECTION)])
+        plane.set_workers(
+            [
+                WorkerTarget(0, "a", IPv4Address("192.0.2.1"), OWN, local=True),
+                WorkerTarget(1, "b", IPv4Address("192.0.2.2"), PEER),
+                WorkerTarget(2, "c", IPv4Address("192.0.2.3"), OTHER),
+            ]
+        )
+        plane.set_active([VIP])
+        rows: dict[str, list[Row]] = {name: [] for name in ("MAC swap", *(case.name for case in CASES))}
+        for _ in range(ROUNDS):
+            swap = _run(replay, kind, replay.program(f"mac_swap_{kind}"), CASES[0])
+            rows["MAC swap"].append({"ns": swap})
+            for case in CASES:
+                rows[case.name].append({"ns": _case(replay, kind, plane, case)})
+        ratio_table("packet_cost", f"{kind}, nanoseconds per packet", rows, against="MAC swap", columns=["ns"])
+    finally:
+        plane.detach()
+        replay.close()
+
+
+def _case(replay: ObjectFile, kind: str, plane: BpfPlane, case: Case) -> float:
+    if case.remembered:  # it begins while the row is still its worker's
+        plane.apply(ROW.pack(1, NOBODY, NOBODY, NOBODY) * TABLE_SIZE)
+        plane.program.test_run(_frame(attrs.evolve(case, flags=SYN)))
+    plane.apply(ROW.pack(case.now, case.before, NOBODY, NOBODY) * TABLE_SIZE)
+    return _run(replay, kind, plane.program, case)
+
+
+def _run(replay: ObjectFile, kind: str, program: Program, case: Case) -> float:
+    frame = _frame(case)
+    replay.map("measured").update(U32.pack(0), U32.pack(program.fd))
+    replay.map("beginnings").update(U32.pack(0), struct.pack("=14sBxH", frame[:14], case.vary, 0))
+    _, _, nanoseconds = replay.program(f"replay_{kind}").test_run(frame, REPEAT)
+    return float(nanoseconds)
+
+
+def _frame(case: Case) -> bytes:
+    tcp = struct.pack("!HHIIBBHHH", 40000, 80, 1, 1, 0x50, case.flags, 1000, 0, 0) + bytes(10)
+    # A remembered connection must have a port of its own: others vary theirs.
+    if case.remembered:
+        tcp = struct.pack("!H", 40002) + tcp[2:]
+    ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(tcp), 7, 0x4000, 64, 6, 0)
+    return OWN + case.source + b"\x08\x00" + ip + IPv4Address("198.51.100.7").packed + VIP.packed + tcp
+
+
+if __name__ == "__main__":
+    main()
