@@ -6,7 +6,19 @@ import importlib
 import sys
 from pathlib import Path
 
-NAMES = ("http", "tls", "rewrite", "scheduler", "failover", "maglev", "packet_cost")
+NAMES = (
+    "http",
+    "tls",
+    "rewrite",
+    "scheduler",
+    "failover",
+    "maglev",
+    "packet_cost",
+    "decisions",
+    "routes",
+    "policies",
+    "persistence",
+)
 #: What belongs together: the packet path and the table that it follows.
 WITH = {"scheduler": ("maglev", "packet_cost")}
 

@@ -36,6 +36,7 @@ __all__ = [
     "IForwardingPlane",
     "IHealthProbe",
     "IMembershipSource",
+    "IPersistence",
     "IRequestScheduler",
     "IResponseFilter",
     "IRewriteFilter",
@@ -132,14 +133,47 @@ class IArrayChannel(Interface):
 
 
 class IBalancePolicy(Interface):
-    """Picks a back end among those that may have the request. Synchronous; must not block.
+    """Picks a back end for each request of one pool. Synchronous; must not block.
 
-    ``candidates`` are ``backends.pool.Member`` objects (attributes ``address``, ``weight``,
-    ``outstanding``), never empty, in the configuration's order, all fit for new requests.
+    Members are ``backends.pool.Member`` objects: ``address``, ``weight`` (the configuration's), ``share`` (weight
+    as it counts now, above 0: less than the weight while it recovers) and ``outstanding``.
+    Made by an ``IBalancePolicyMaker`` of :mod:`lbarray.plugin`, found through ``twisted.plugin``.
     """
 
-    def choose(candidates: Sequence[object], key: bytes) -> object:
-        """One of ``candidates``. ``key`` is the hash key of the request, or ``b""``."""
+    follows: bool = Attribute("``began`` and ``ended`` shall be called")
+
+    def update(members: Sequence[object], fit: Sequence[object]) -> None:
+        """From now on the pool has ``members``, of which ``fit`` may have requests, both in the configuration's
+        order. Called before everything else and after each change of members, health, weights or shares."""
+
+    def choose(key: bytes, avoid: Collection[object]) -> object | None:
+        """One of ``fit`` that is not in ``avoid``; ``None`` when there is none. ``key`` is the hash key of
+        the request, or ``b""``. ``avoid`` is nearly always empty: members tried already, or full."""
+
+    def began(member: object) -> None:
+        """A request was given to ``member``, whose ``outstanding`` counts it."""
+
+    def ended(member: object, latency_s: float | None) -> None:
+        """It is over and not counted any more; ``latency_s``: until its response's head, where that came."""
+
+
+class IPersistence(Interface):
+    """Brings requests of one client back to one member. Synchronous; must not block."""
+
+    def update(members: Sequence[object], serving: Collection[object]) -> None:
+        """The pool has ``members``; ``serving`` ones may have requests of their own clients (also while
+        they drain). Called like :meth:`IBalancePolicy.update`."""
+
+    def find(request: RequestHead, client: ClientAddress) -> tuple[object | None, bytes]:
+        """The serving member that the request belongs to, or ``None``; and a mark to remember it by. May
+        take its own cookie out of the request."""
+
+    def answered(member: object, found: bool, mark: bytes, response: ResponseHead, secure: bool) -> None:
+        """``member`` answers a request that ``find`` gave ``mark`` for; ``found``: it is the one that was
+        found. May add to ``response.fields`` and learn from them. ``secure``: the client came over TLS."""
+
+    def tick(now: float) -> bool:
+        """About once a second; true when clients have moved."""
 
 
 class IHealthProbe(Interface):
@@ -192,8 +226,9 @@ class IAssignment(Interface):
     def finished(outcome: Outcome) -> None:
         """The request is over: counts for outstanding and passive health."""
 
-    def another() -> object | None:
+    def another(unsent: bool = False) -> object | None:
         """Another assignment after this one failed before anything was answered, never a ``waiting`` one.
+        ``unsent``: no connection was had, so the back end has not worked on it and no budget is touched.
         ``None`` when no other back end is left to try or the route's and the pool's retries are used up. The
         caller knows whether the request may be repeated. Still call ``finished`` of this one."""
 

@@ -263,11 +263,14 @@ class PlaneSuite:
 class PolicySuite:
     """Mix into a ``SynchronousTestCase`` that has ``make_policy``: what every balance policy keeps.
 
-    ``make_members(weights)`` gives members in the shape that policies see.
+    ``make_members(weights)`` gives members in the shape that policies see: ``address``, ``weight``, ``share``
+    and ``outstanding``.
     """
 
     assertEqual: Any
     assertIn: Any
+    assertIsNone: Any
+    assertGreater: Any
 
     def make_policy(self) -> Any:
         """A fresh policy."""
@@ -277,20 +280,53 @@ class PolicySuite:
         """Members of these weights, with nothing outstanding."""
         raise AssertionError("a suite needs make_members")
 
+    @staticmethod
+    def one_request(policy: Any, key: bytes = b"", latency_s: float | None = 0.01) -> Any:
+        """The member that had a request, which is over."""
+        member = policy.choose(key, ())
+        member.outstanding += 1
+        policy.began(member)
+        member.outstanding -= 1
+        policy.ended(member, latency_s)
+        return member
+
     def test_provides(self) -> None:
         """It has every method of the interface."""
         verifyObject(IBalancePolicy, self.make_policy())
 
-    def test_chooses_a_candidate(self) -> None:
-        """Whatever is offered, one of it is chosen, also when the offer changes."""
+    def test_chooses_a_fit_one(self) -> None:
+        """Whatever changes, one of those that are fit is chosen."""
         policy = self.make_policy()
         members = self.make_members(1, 2, 3)
         for count in (3, 1, 2, 3):
-            self.assertIn(policy.choose(members[:count], b""), members[:count])
+            policy.update(members, members[:count])
+            for key in (b"", b"a", b"b"):
+                self.assertIn(policy.choose(key, ()), members[:count])
 
-    def test_all_get_their_share(self) -> None:
-        """Equal members get equal numbers of requests that end at once."""
+    def test_nobody_fit(self) -> None:
+        """There is nobody to choose, before and after there was somebody."""
+        policy = self.make_policy()
+        members = self.make_members(1, 1)
+        for fit in ([], members, []):
+            policy.update(members, fit)
+            self.assertEqual(policy.choose(b"a", ()) is None, not fit)
+
+    def test_avoids(self) -> None:
+        """Members tried already are not chosen again, and when all were, nobody is."""
+        policy = self.make_policy()
+        members = self.make_members(3, 1, 2)
+        policy.update(members, members)
+        for key in (b"", b"a", b"b", b"c"):
+            self.assertIn(policy.choose(key, (members[0],)), members[1:])
+            self.assertEqual(policy.choose(key, (members[0], members[2])), members[1])
+            self.assertIsNone(policy.choose(key, tuple(members)))
+            self.assertIn(policy.choose(key, ()), members)
+
+    def test_nobody_starves(self) -> None:
+        """Equal members all get a good part of requests of many keys."""
         policy = self.make_policy()
         members = self.make_members(1, 1, 1)
-        chosen = [policy.choose(members, b"") for _ in range(30)]
-        self.assertEqual([chosen.count(member) for member in members], [10, 10, 10])
+        policy.update(members, members)
+        chosen = [self.one_request(policy, b"key %d" % number) for number in range(600)]
+        for member in members:
+            self.assertGreater(chosen.count(member), 100)

@@ -44,7 +44,7 @@ class HashBy(enum.IntEnum):
     CLIENT = 1
 
 
-@attrs.frozen(order=True)
+@attrs.frozen(order=True, cache_hash=True)  # looked up for every request
 class ServiceId:
     """A VIP, port and transport protocol that the array offers."""
 
@@ -229,6 +229,7 @@ class BackendState(enum.Enum):
     UP = "up"
     DOWN = "down"
     DRAINING = "draining"
+    EJECTED = "ejected"
     UNCHECKED = "unchecked"
 
 

@@ -23,6 +23,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("failover", "scheduler", "worker", "rewrite", "backends", "membership"),
     ("kernel",),
     ("interfaces",),
+    ("plugin",),
     ("http",),
     ("telemetry",),
     ("config",),

@@ -1,4 +1,4 @@
-"""Is a back end well? Probes and failures in, up and down out."""
+"""Is a back end well? Probes in, up and down out; and how it comes back slowly."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import attrs
 
 from lbarray.values import BackendState
 
-__all__ = ["Health", "Seen"]
+__all__ = ["Health", "Seen", "ramp"]
 
 _MAY_SERVE: Final = (BackendState.UP, BackendState.UNCHECKED)
+#: Share of its weight that a recovered back end begins with.
+FIRST_SHARE = 0.1
 
 
 @attrs.frozen
@@ -60,6 +62,11 @@ class Health:
             self.last = Seen(True, "not looked at")
             self._become(BackendState.UNCHECKED, now)
 
+    def told(self, state: BackendState, seen: Seen, now: float) -> bool:
+        """Somebody else (the node's own process, for a worker process) has decided; true when the state changed."""
+        self.last = seen
+        return state is not self.state and self._become(state, now)
+
     def _become(self, state: BackendState, now: float) -> bool:
         self.state = state
         self.since = now
@@ -70,3 +77,10 @@ class Health:
     def serves(self) -> bool:
         """May it have requests, as far as its health goes?"""
         return self.state in _MAY_SERVE
+
+
+def ramp(elapsed_s: float, slow_start_s: float) -> float:
+    """Share of its weight that a back end has ``elapsed_s`` after it came back: in a straight line up to 1."""
+    if elapsed_s >= slow_start_s:
+        return 1.0
+    return max(FIRST_SHARE, elapsed_s / slow_start_s)

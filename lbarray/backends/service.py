@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from lbarray.backends.actions import Route
+from lbarray.backends.assignment import Assignment, OwnAssignment, PoolService
+from lbarray.backends.discovery import Discovery, Place
+from lbarray.backends.ejection import CircuitState
 from lbarray.backends.health import Seen
-from lbarray.backends.pool import Member, Pool
+from lbarray.backends.pool import NO_LIMIT, Member, Pool
 from lbarray.backends.routes import RouteTable
+from lbarray.backends.sharing import Sharing
+from lbarray.backends.watching import Watch, Watcher
 from lbarray.errors import ArrayError, BadInput
-from lbarray.http.events import OwnAnswer, RequestHead, ResponseHead
-from lbarray.interfaces import IAssignment, IRequestScheduler
+from lbarray.http.events import RequestHead
+from lbarray.interfaces import IRequestScheduler
 from lbarray.telemetry.counters import Counters
-from lbarray.values import BackendAddress, BackendState, ClientAddress, Handling, Outcome, ServiceId
+from lbarray.values import BackendState, ClientAddress, ServiceId
 
-__all__ = ["Assignment", "BackendsService", "Watch"]
+__all__ = ["BackendsService"]
 
-_FAILURES = frozenset([Outcome.CONNECT_FAILED, Outcome.BROKEN, Outcome.TIMED_OUT])
-EXPIRE_S = 1.0
+TICK_S = 0.5
 
 
 class NoRoute(BadInput):
@@ -41,92 +44,37 @@ class NobodyServes(BadInput):
 
     reason = "no_backend"
     status = 503
+    answer_fields = ((b"Retry-After", b"2"),)
+
+
+class NoRoom(BadInput):
+    """Every back end of the pool has as many requests as it may have, and nothing may wait."""
+
+    reason = "backend_full"
+    status = 503
+    answer_fields = ((b"Retry-After", b"1"),)
+
+
+class TooLarge(BadInput):
+    """The request's content is longer than its route allows."""
+
+    reason = "route_max_body"
+    status = 413
 
 
 class UnknownBackend(ArrayError):
     """There is no such pool or back end."""
 
 
-@implementer(IAssignment)
-class Assignment:
-    """One request at one back end."""
-
-    __slots__ = ("_clock", "_finished", "_member", "_pool", "_secure", "_tried", "backend")
-
-    answer: OwnAnswer | None = None
-    waiting = False
-    target: bytes | None = None
-    handling = Handling()
-    mirrors: Sequence[object] = ()
-
-    def __init__(self, pool: Pool, member: Member, tried: tuple[Member, ...], secure: bool | None, clock: Any) -> None:
-        self.backend: BackendAddress = member.address
-        self._pool = pool
-        self._member = member
-        self._tried = tried
-        self._secure = secure
-        self._clock = clock
-        self._finished = False
-        member.outstanding += 1
-        member.requests += 1
-
-    def wait(self, ready: Callable[[BadInput | None], None]) -> None:
-        raise AssertionError("it does not wait")
-
-    def responded(self, response: ResponseHead) -> None:
-        persistence = self._pool.persistence
-        if persistence is not None and self._secure is not None:
-            response.fields.append(persistence.field(self._member.token, secure=self._secure))
-
-    def idle_connection(self) -> object | None:
-        return self._member.idle.take()
-
-    def keep_connection(self, connection: object) -> None:
-        if self._member.health.serves and not self._member.retired:
-            self._member.idle.store(connection, self._clock.seconds())
-        else:
-            connection.close()  # type: ignore[attr-defined]  # the contract of IAssignment
-
-    def forget_connection(self, connection: object) -> None:
-        self._member.idle.forget(connection)
-
-    def finished(self, outcome: Outcome) -> None:
-        if self._finished:
-            return
-        self._finished = True
-        member = self._member
-        member.outstanding -= 1
-        if outcome in _FAILURES:
-            member.failures += 1
-            # Traffic is a probe as well: who takes no connection need not be asked three more times.
-            refused = outcome is Outcome.CONNECT_FAILED and member.health.state is BackendState.UP
-            if refused and member.health.saw(Seen(False, "took no connection"), self._clock.seconds()):
-                self._pool.refresh()
-                member.idle.close_all()
-
-    def another(self) -> Assignment | None:
-        tried = (*self._tried, self._member)
-        member = self._pool.choose(tried)
-        if member is None:
-            return None
-        return Assignment(self._pool, member, tried, bool(self._secure), self._clock)
-
-
-class Watch:
-    """How a pool's members are probed. ``probe`` is an :class:`lbarray.interfaces.IHealthProbe`."""
-
-    def __init__(self, *, probe: Any, interval_s: float) -> None:
-        self.probe = probe
-        self.interval_s = interval_s
-
-
 @implementer(IRequestScheduler)
 class BackendsService(Service):
     """Routes, pools, persistence, policies and health together.
 
-    :param routes: the table of each service.
+    :param routes: the table of each service; it leads to :class:`lbarray.backends.actions.Route`.
     :param watches: how each pool is probed; a pool without is taken to be well.
-    :param chance: a number from 0 to 1; spreads the probes of many nodes.
+    :param discoveries: what finds the back ends of pools by DNS.
+    :param make_member: ``make_member(pool, name, host, port, weight)`` for back ends that are added while running.
+    :param chance: random numbers; they spread the probes of many nodes.
     """
 
     log = Logger()
@@ -136,100 +84,47 @@ class BackendsService(Service):
         *,
         reactor: Any,
         pools: Sequence[Pool],
-        routes: Mapping[ServiceId, RouteTable],
+        routes: Mapping[ServiceId, RouteTable[Route]],
         watches: Mapping[str, Watch],
         counters: Counters,
-        chance: Any = random.random,
+        make_member: Callable[[str, str, str, int, int], Member] | None = None,
+        discoveries: Mapping[str, Discovery] | None = None,
+        chance: Any = random,
     ) -> None:
         self.pools = {pool.name: pool for pool in pools}
         self._reactor = reactor
         self._routes = dict(routes)
-        self._watches = dict(watches)
         self._counters = counters
+        self._make_member = make_member
         self._chance = chance
-        self._calls: dict[Member, IDelayedCall] = {}
-        self._looking: dict[Member, Deferred[Any]] = {}
-        self._expiry = LoopingCall(self._expire)
-        self._expiry.clock = reactor
+        self._discoveries: dict[str, Discovery] = {}
+        self._discover(discoveries or {})
+        self._sharing: Sharing | None = None
+        self._everywhere = False
+        self._listeners: list[Callable[[dict[str, Any]], None]] = []
+        self._service = PoolService(
+            seconds=reactor.seconds,
+            later=reactor.callLater,
+            changed=self._changed,
+            counted=counters.add,
+        )
+        self.watcher = Watcher(reactor=reactor, pools=self.pools, watches=watches, saw=self.saw, chance=chance.random)
+        for pool in pools:
+            self._take(pool)
+        self._ticks = LoopingCall(self._tick)
+        self._ticks.clock = reactor
 
-    # IRequestScheduler
-
-    def assign(self, service: ServiceId, request: RequestHead, client: ClientAddress) -> Assignment:
-        name = self._routes[service].find(request.host, request.target)
-        if name is None or name not in self.pools:
-            raise NoRoute(f"no route for {request.host!r}")
-        pool = self.pools[name]
-        persistence = pool.persistence
-        if persistence is None:
-            member = pool.choose(())
-            if member is None:
-                raise NobodyServes(f"no back end of pool {name} can serve")
-            return Assignment(pool, member, (), None, self._reactor)
-        bound = pool.bound_to(persistence.read(request))
-        if bound is not None:
-            return Assignment(pool, bound, (), None, self._reactor)
-        member = pool.choose(())
-        if member is None:
-            raise NobodyServes(f"no back end of pool {name} can serve")
-        return Assignment(pool, member, (), client.tls, self._reactor)
-
-    # Watching
-
-    def startService(self) -> None:
-        super().startService()
-        self._watch_all()  # at once, but not all in the same instant
-        self._expiry.start(EXPIRE_S, now=False)
-
-    def stopService(self) -> None:
-        super().stopService()
-        if self._expiry.running:
-            self._expiry.stop()
-        for call in self._calls.values():
-            if call.active():
-                call.cancel()
-        self._calls.clear()
-        for looking in list(self._looking.values()):
-            looking.cancel()
-        for pool in self.pools.values():
-            for member in pool.members.values():
-                member.idle.close_all()
-
-    def _later(self, pool: Pool, member: Member, delay: float) -> None:
-        self._calls[member] = self._reactor.callLater(delay, self._look, pool, member)
-
-    def _look(self, pool: Pool, member: Member) -> None:
-        del self._calls[member]
-        watch = self._watches[pool.name]
-        looking = self._looking[member] = watch.probe.probe(member.address)
-        looking.addCallbacks(lambda seen: self._saw(pool, member, seen), self._unseen)
-        looking.addBoth(lambda _: self._looked(pool, member))
-
-    def _looked(self, pool: Pool, member: Member) -> None:
-        self._looking.pop(member, None)
-        watch = self._watches.get(pool.name)
-        # The configuration may have changed meanwhile: is it still a member, and still watched?
-        if self.running and watch is not None and pool.has(member):
-            # A tenth to either side: the nodes of an array do not march in step.
-            self._later(pool, member, watch.interval_s * (0.9 + 0.2 * self._chance()))
-
-    def _unseen(self, failure: Failure) -> None:
-        if not failure.check(CancelledError):
-            self.log.failure("a health probe broke", failure)
-
-    def _saw(self, pool: Pool, member: Member, seen: Seen) -> None:
-        self._counters.add("probes", "passed" if seen.passed else "failed")
-        before = member.health.state
-        if not member.health.saw(seen, self._reactor.seconds()):
-            return
-        pool.refresh()
-        if not member.health.serves:
-            member.idle.close_all()
-            self.log.warn("back end {backend} is down: {said}", backend=str(member.address), said=seen.said)
-        elif before is BackendState.DOWN:
-            self.log.info("back end {backend} is up: {said}", backend=str(member.address), said=seen.said)
+    def _take(self, pool: Pool) -> None:
+        pool.handed = _handed
 
     def reconfigure(
-        self, *, pools: Sequence[Pool], routes: Mapping[ServiceId, RouteTable], watches: Mapping[str, Watch]
+        self,
+        *,
+        pools: Sequence[Pool],
+        routes: Mapping[ServiceId, RouteTable[Route]],
+        watches: Mapping[str, Watch],
+        make_member: Callable[[str, str, str, int, int], Member] | None = None,
+        discoveries: Mapping[str, Discovery] | None = None,
     ) -> None:
         """Serve like this from the next request on.
 
@@ -240,45 +135,324 @@ class BackendsService(Service):
         for pool in pools:
             live = self.pools.get(pool.name)
             if live is None:
+                self._take(pool)
                 self.pools[pool.name] = pool
             else:
                 retired += live.reconfigure(pool)
         names = {pool.name for pool in pools}
         for name in [name for name in self.pools if name not in names]:
-            retired += self.pools.pop(name).members.values()
+            gone = self.pools.pop(name)
+            retired += gone.members.values()
+            gone.members = {}
         self._routes.update(routes)
-        self._watches = dict(watches)
+        self._make_member = make_member or self._make_member
         for member in retired:
-            self._unwatch(member)
-            member.retired = True
             member.idle.close_all()
-        if self.running:
-            self._watch_all()
+        self.watcher.reconfigure(watches, retired)
+        if self._sharing is not None:
+            self._sharing.attach()
+        self._discover(discoveries or {})
+        for change in self.snapshot():
+            self._tell(change)
 
-    def _unwatch(self, member: Member) -> None:
-        call = self._calls.pop(member, None)
-        if call is not None:
-            call.cancel()
-        looking = self._looking.get(member)
-        if looking is not None:
-            looking.cancel()
+    def _discover(self, wanted: Mapping[str, Discovery]) -> None:
+        """Ask for these from now on; who asks for the same as before goes on with it."""
+        for name, old in list(self._discoveries.items()):
+            if name not in wanted or wanted[name].made_of != old.made_of:
+                old.stop()
+                del self._discoveries[name]
+                for member in list(self.pools[name].members.values()) if name in self.pools else ():
+                    if member.kept and name not in wanted:
+                        self.remove(name, member.address.name)
+        for name, discovery in wanted.items():
+            if name not in self._discoveries:
+                self._discoveries[name] = discovery
+                discovery.changed = self._finder(name)
+                if self.running:
+                    discovery.start()
 
-    def _watch_all(self) -> None:
-        """Watch who is not watched yet; who need not be watched any more is taken to be well."""
-        for pool in self.pools.values():
-            for place, member in enumerate(pool.members.values()):
-                if pool.name not in self._watches:
-                    self._unwatch(member)
-                    member.health.unwatched(self._reactor.seconds())
-                elif member not in self._calls and member not in self._looking:
-                    self._later(pool, member, 0.01 * place)
-            pool.refresh()
+    def _finder(self, pool_name: str) -> Callable[[Mapping[str, Place]], None]:
+        def changed(places: Mapping[str, Place]) -> None:
+            pool = self.pools.get(pool_name)
+            if pool is None:
+                return
+            for name, member in list(pool.members.items()):
+                if member.kept and name not in places:
+                    self.remove(pool_name, name)
+            for name, place in places.items():
+                known = pool.members.get(name)
+                if known is None:
+                    self.add(pool_name, name, place.host, place.port, place.weight, kept=True)
+                elif known.kept and known.weight != place.weight:
+                    self.set_weight(pool_name, name, place.weight)
 
-    def _expire(self) -> None:
-        now = self._reactor.seconds()
+        return changed
+
+    # IRequestScheduler
+
+    def assign(self, service: ServiceId, request: RequestHead, client: ClientAddress) -> Any:
+        route = self._routes[service].find(request, client)
+        if route is None:
+            raise NoRoute(f"no route for {request.host!r}")
+        if not route.plain:
+            return self._by_route(route, request, client)
+        pool = self.pools.get(route.pool)  # type: ignore[arg-type]  # a plain route has one
+        if pool is None:  # of a service that is gone, as is its pool
+            raise NoRoute(f"no route for {request.host!r}")
+        key = pool.key_of(request, client) if pool.key_of is not None else b""
+        persistence = pool.persistence
+        if persistence is None:
+            found, mark, member = None, b"", pool.choose((), key)
+        else:
+            found, mark = persistence.find(request, client)
+            member = pool.choose((), key) if found is None else found if pool.has_room(found) else None
+        if member is None:
+            waiting = Assignment(
+                self._service, pool, None, found=found, mark=mark, secure=client.tls, key=key, handling=route.handling
+            )
+            return self._queued(pool, found, waiting)
+        pool.begin(member)
+        return Assignment(
+            self._service, pool, member, found=found, mark=mark, secure=client.tls, key=key, handling=route.handling
+        )
+
+    def _by_route(self, route: Route, request: RequestHead, client: ClientAddress) -> Any:
+        """What :meth:`assign` does for a route that does more than lead to a pool."""
+        if route.answer is not None:
+            return OwnAssignment(route.answer)
+        if route.redirect is not None:
+            return OwnAssignment(route.redirect.answer(request, client))
+        most = route.handling.max_body
+        if most is not None and (length := request.get(b"content-length")) is not None and int(length) > most:
+            raise TooLarge(f"content of {int(length)} octets, the route allows {most}")
+        pool = self._pool_of(route, client)
+        key = pool.key_of(request, client) if pool.key_of is not None else b""
+        found, mark = None, b""
+        if pool.persistence is not None:
+            found, mark = pool.persistence.find(request, client)
+        target = route.rewrite.target(request.target) if route.rewrite is not None else None
+        if route.request_edits is not None:
+            route.request_edits.request(request, client)
+        member = pool.choose((), key) if found is None else found if pool.has_room(found) else None
+        if member is not None:
+            pool.begin(member)
+        assignment = Assignment(
+            self._service,
+            pool,
+            member,
+            found=found,
+            mark=mark,
+            secure=client.tls,
+            key=key,
+            handling=route.handling,
+            priority=route.priority,
+            target=target,
+            edit=route.response_edits.response if route.response_edits is not None else None,
+        )
+        if route.mirror is not None and self._chance.random() * 100.0 < route.mirror.percent:
+            shadow = self.pools.get(route.mirror.pool)
+            copied = shadow.choose((), key) if shadow is not None else None
+            if shadow is not None and copied is not None:
+                shadow.begin(copied)
+                assignment.mirrors = (Assignment(self._service, shadow, copied, target=target),)
+        return assignment if member is not None else self._queued(pool, found, assignment)
+
+    def _pool_of(self, route: Route, client: ClientAddress) -> Pool:
+        first: Pool | None = None
+        for name in (route.pool,) if route.split is None else route.split.choose(client):
+            pool = self.pools.get(name or "")
+            if pool is not None and pool.fit:
+                return pool
+            first = first or pool
+        if first is None:
+            raise NoRoute("a route whose pool is gone")
+        return first
+
+    def _queued(self, pool: Pool, found: Member | None, waiting: Assignment) -> Assignment:
+        if not pool.fit and found is None:
+            raise NobodyServes(f"no back end of pool {pool.name} can serve")
+        if not pool.limits.queue:
+            raise NoRoom(f"every back end of pool {pool.name} has as many requests as it may have")
+        waiting.queue()
+        self._counters.add("queued", pool.name)
+        return waiting
+
+    # Life
+
+    def share(self, channel: Any) -> None:
+        """Tell the other nodes of the array what is seen and learnt here, over an
+        :class:`lbarray.interfaces.IArrayChannel`. Before the start."""
+        self.watcher.share(channel)
+        self._sharing = Sharing(reactor=self._reactor, pools=self.pools, channel=channel, changed=self._heard_of_node)
+
+    def startService(self) -> None:
+        super().startService()
+        self.watcher.start()
+        for discovery in self._discoveries.values():
+            discovery.start()
+        if self._sharing is not None:
+            self._sharing.start()
+        self._ticks.start(TICK_S, now=False)
+
+    def stopService(self) -> None:
+        super().stopService()
+        if self._ticks.running:
+            self._ticks.stop()
+        self.watcher.stop()
+        for discovery in self._discoveries.values():
+            discovery.stop()
+        if self._sharing is not None:
+            self._sharing.stop()
         for pool in self.pools.values():
             for member in pool.members.values():
+                member.idle.close_all()
+
+    def _tick(self) -> None:
+        now = self._reactor.seconds()
+        for pool in self.pools.values():
+            for member in pool.tick(now):
+                self._circuit_changed(pool, member, now)
+            for member in pool.members.values():
                 member.idle.expire(now)
+
+    # Health
+
+    def saw(self, pool: Pool, member: Member, seen: Seen) -> None:
+        """A probe of ours, or of another node, has a result."""
+        self._counters.add("probes", "passed" if seen.passed else "failed")
+        before = member.health.state
+        now = self._reactor.seconds()
+        if not member.health.saw(seen, now):
+            return
+        if member.health.serves and before is BackendState.DOWN:
+            pool.recovers(member, now)
+            if pool.ejector is not None and pool.ejector.recovered(member, now):
+                member.set_limit()
+        self._changed(pool, member)
+
+    def _changed(self, pool: Pool, member: Member) -> None:
+        """Health or circuit of ``member`` is not what it was."""
+        now = self._reactor.seconds()
+        pool.refresh()
+        health = member.health
+        if not health.serves:
+            member.idle.close_all()
+            self.log.warn("back end {backend} is down: {said}", backend=str(member.address), said=health.last.said)
+        elif member.circuit.state is CircuitState.CLOSED and health.since == now:
+            self.log.info("back end {backend} is up: {said}", backend=str(member.address), said=health.last.said)
+        else:
+            self._circuit_changed(pool, member, now)
+        self._tell({"what": "health", **self._of(pool, member)})
+
+    def _circuit_changed(self, pool: Pool, member: Member, now: float) -> None:
+        circuit = member.circuit
+        if circuit.state is CircuitState.OPEN:
+            self._counters.add("ejections", pool.name)
+            member.idle.close_all()
+            self.log.warn(
+                "back end {backend} is ejected for {wait_s} s: {why}",
+                backend=str(member.address),
+                wait_s=round(circuit.until - now, 1),
+                why=circuit.why,
+            )
+        elif circuit.state is CircuitState.CLOSED:
+            pool.recovers(member, now)
+            pool.refresh()
+            self.log.info("back end {backend} works again", backend=str(member.address))
+
+    # What worker processes are told, and tell again
+
+    def subscribe(self, tell: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
+        """Call ``tell`` with each change of health, draining, weight or members: plain values, for
+        :meth:`hear` of another process. Returns a callable that ends it."""
+        self._listeners.append(tell)
+        return lambda: self._listeners.remove(tell)
+
+    def snapshot(self) -> list[dict[str, Any]]:
+        """All that a process needs to hear that has just begun."""
+        return [
+            {"what": what, **self._of(pool, member)}
+            for pool in self.pools.values()
+            for member in pool.members.values()
+            for what in ("member", "health", "drain")
+        ]
+
+    @contextlib.contextmanager
+    def telling(self, everywhere: bool) -> Iterator[None]:
+        """Changes within go to the other nodes of the array too, if so wanted."""
+        self._everywhere = everywhere
+        try:
+            yield
+        finally:
+            self._everywhere = False
+
+    def hear(self, change: Mapping[str, Any]) -> None:
+        """Do what ``change`` of another process or node says; unknown back ends and words are ignored."""
+        pool = self.pools.get(change["pool"])
+        if pool is None:
+            return
+        what, name = change["what"], change["backend"]
+        member = pool.members.get(name)
+        now = self._reactor.seconds()
+        if what == "remove":
+            if member is not None:
+                pool.remove(name)
+                self.watcher.removed(member)
+        elif what == "member":
+            if member is None or (member.address.host, member.address.port) != (change["host"], change["port"]):
+                if self._make_member is not None:
+                    added = self._make_member(pool.name, name, change["host"], change["port"], change["weight"])
+                    added.kept = change["kept"]
+                    pool.add(added)
+                    if member is not None:
+                        self.watcher.removed(member)
+                    self.watcher.added(pool, added)
+            elif member.weight != change["weight"]:
+                pool.set_weight(member, change["weight"])
+        elif member is None:
+            return
+        elif what == "drain":
+            member.draining = change["draining"]
+            pool.refresh()
+        elif what == "health":
+            was_down = not member.health.serves
+            state = BackendState(change["health"])
+            if member.health.told(state, Seen(change["passed"], change["said"]), now):
+                if was_down and member.health.serves:
+                    pool.recovers(member, now)
+                    if pool.ejector is not None and pool.ejector.recovered(member, now):
+                        member.set_limit()
+                pool.refresh()
+                if not member.health.serves:
+                    member.idle.close_all()
+
+    @staticmethod
+    def _of(pool: Pool, member: Member) -> dict[str, Any]:
+        return {
+            "pool": pool.name,
+            "backend": member.address.name,
+            "host": member.address.host,
+            "port": member.address.port,
+            "weight": member.weight,
+            "kept": member.kept,
+            "draining": member.draining,
+            "health": member.health.state.value,
+            "passed": member.health.last.passed,
+            "said": member.health.last.said,
+        }
+
+    def _heard_of_node(self, change: Mapping[str, Any]) -> None:
+        """Another node's operator has changed something."""
+        self.log.info("told by another node: {change}", change=dict(change))
+        self.hear(change)
+        for listener in list(self._listeners):
+            listener(dict(change))
+
+    def _tell(self, change: dict[str, Any]) -> None:
+        if self._everywhere and self._sharing is not None:
+            self._sharing.tell_change(change)
+        for listener in list(self._listeners):
+            listener(change)
 
     # For the operator
 
@@ -291,41 +465,104 @@ class BackendsService(Service):
             raise UnknownBackend(f"no back end {pool}/{name}; there are: {known}") from None
 
     def drain(self, pool: str, name: str, draining: bool = True) -> None:
-        """Send no new clients to a back end; those bound to it by their cookie still come.
+        """Send no new clients to a back end; those bound to it still come.
 
         :raises UnknownBackend: there is none of that name.
         """
-        self.member(pool, name).draining = draining
+        member = self.member(pool, name)
+        member.draining = draining
         self.pools[pool].refresh()
         self.log.info("back end {pool}/{name}: draining {draining}", pool=pool, name=name, draining=draining)
+        self._tell({"what": "drain", **self._of(self.pools[pool], member)})
 
     def set_weight(self, pool: str, name: str, weight: int) -> None:
-        """Change a back end's share until the next start.
+        """Change a back end's share until the next start or reload.
 
         :raises UnknownBackend: there is none of that name.
         :raises ValueError: a weight below 1.
         """
         if weight < 1:
             raise ValueError(f"weight {weight}; a weight is at least 1 (drain a back end that shall get nothing)")
-        self.member(pool, name).weight = weight
+        member = self.member(pool, name)
+        self.pools[pool].set_weight(member, weight)
+        self._tell({"what": "member", **self._of(self.pools[pool], member)})
+
+    def add(self, pool: str, name: str, host: str, port: int, weight: int = 1, *, kept: bool = False) -> None:
+        """A new back end, until the next start or reload; a ``kept`` one (of DNS) stays at a reload.
+
+        :raises UnknownBackend: there is no such pool.
+        :raises ValueError: the pool has one of that name, or a weight below 1.
+        """
+        if pool not in self.pools or self._make_member is None:
+            raise UnknownBackend(f"no pool {pool}; there are: {', '.join(self.pools)}")
+        if name in self.pools[pool].members:
+            raise ValueError(f"pool {pool} has a back end {name}; remove it first")
+        if weight < 1:
+            raise ValueError(f"weight {weight}; a weight is at least 1")
+        member = self._make_member(pool, name, host, port, weight)
+        member.kept = kept
+        self.pools[pool].add(member)
+        self.watcher.added(self.pools[pool], member)
+        self.log.info("back end {backend} is added", backend=str(member.address))
+        self._tell({"what": "member", **self._of(self.pools[pool], member)})
+
+    def remove(self, pool: str, name: str) -> int:
+        """Take a back end out; what it has in hand goes on to its end. How many requests that are.
+
+        :raises UnknownBackend: there is none of that name.
+        """
+        member = self.member(pool, name)
+        change = {"what": "remove", **self._of(self.pools[pool], member)}
+        self.pools[pool].remove(name)
+        self.watcher.removed(member)
+        self.log.info("back end {backend} is removed", backend=str(member.address))
+        self._tell(change)
+        return member.outstanding
 
     def status(self) -> dict[str, object]:
         """What the console shows, by pool and back end."""
         now = self._reactor.seconds()
         return {
+            pool.name: {name: _member_status(member, now) for name, member in pool.members.items()}
+            for pool in self.pools.values()
+        }
+
+    def load_status(self) -> dict[str, object]:
+        """What the console shows of each pool as a whole."""
+        return {
             pool.name: {
-                member.address.name: {
-                    "address": f"{member.address.host}:{member.address.port}",
-                    "state": member.state.value,
-                    "since_s": round(now - member.health.since, 1),
-                    "check": member.health.last.said,
-                    "weight": member.weight,
-                    "outstanding": member.outstanding,
-                    "requests": member.requests,
-                    "failures": member.failures,
-                    "idle": len(member.idle),
-                }
-                for member in pool.members.values()
+                "fit": len(pool.fit),
+                "back_ends": len(pool.members),
+                "outstanding": pool.outstanding,
+                "limit": None if pool.limits.max_requests == NO_LIMIT else pool.limits.max_requests,
+                "queued": len(pool.queue),
+                "requests": pool.requests,
+                "retries": pool.retries,
+                "looks": self.watcher.looks.get(pool.name, 0),
+                "seen": self.watcher.seen.get(pool.name, 0),
             }
             for pool in self.pools.values()
         }
+
+
+def _handed(waiting: Assignment, member: Member) -> None:
+    waiting.handed(member)
+
+
+def _member_status(member: Member, now: float) -> dict[str, object]:
+    circuit = member.circuit
+    return {
+        "address": f"{member.address.host}:{member.address.port}",
+        "state": member.state.value,
+        "since_s": round(now - member.health.since, 1),
+        "check": member.health.last.said,
+        "circuit": circuit.state.value,
+        "ejected_for": circuit.why,
+        "weight": member.weight,
+        "share": round(member.share, 2),
+        "outstanding": member.outstanding,
+        "limit": None if member.limit == NO_LIMIT else member.limit,
+        "requests": member.requests,
+        "failures": member.failures,
+        "idle": len(member.idle),
+    }

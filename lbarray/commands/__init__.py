@@ -9,13 +9,23 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from lbarray.commands import array, certificates, configuration, failover, look, machine, rewriting, top
+from lbarray.commands import array, backends, certificates, configuration, failover, look, machine, rewriting, top
 from lbarray.commands.registry import Commands
 from lbarray.errors import ArrayError
 
 __all__ = ["main"]
 
-SUBJECTS: tuple[ModuleType, ...] = (machine, look, top, array, failover, certificates, configuration, rewriting)
+SUBJECTS: tuple[ModuleType, ...] = (
+    machine,
+    look,
+    top,
+    array,
+    backends,
+    failover,
+    certificates,
+    configuration,
+    rewriting,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from lbarray.commands.registry import Commands
 from lbarray.config.load import load
 from lbarray.config.summary import summary
+from lbarray.errors import BadConfig
 
 __all__ = ["add"]
 
@@ -28,7 +29,11 @@ def add(commands: Commands) -> None:
 
 def check(arguments: argparse.Namespace) -> int:
     """Say everything that is wrong with a configuration, or what it will do."""
+    from lbarray.node.backend_parts import unknown_plugins
+
     config = load(arguments.file)
+    if problems := unknown_plugins(config):
+        raise BadConfig(problems, str(arguments.file))
     print(summary(config))
     return 0
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from lbarray.config.model import Config
 from lbarray.config.problems import nearest
 from lbarray.config.routers import wrong_routers
+from lbarray.config.routes import Route
 from lbarray.config.services import Service, Tls
 from lbarray.errors import Problem
+
+#: What texts may name of a request, between braces.
+VARIABLES = ("scheme", "host", "path", "query", "target", "client")
+_BRACES = re.compile(r"\{([a-z]*)\}")
 
 __all__ = ["missing_files", "wrong_meaning"]
 
@@ -112,19 +118,74 @@ def _pools(config: Config) -> Iterator[Problem]:
     if not config.pools:
         yield Problem("pools", "none", "at least one table [pools.NAME]")
     for name, pool in config.pools.items():
-        if not pool.backends:
-            yield Problem(f"pools.{name}.backends", "none", "at least one table [pools.NAME.backends.NAME]")
+        key = f"pools.{name}"
+        if not pool.backends and pool.discover is None:
+            yield Problem(f"{key}.backends", "none", f"at least one table [{key}.backends.NAME], or [{key}.discover]")
+        if pool.check is not None and pool.check.kind == "script" and not pool.check.command:
+            yield Problem(f"{key}.check.command", "nothing", "the program that a check of kind script runs")
+        kept = pool.persistence
+        names = (kept.session_cookie, kept.session_header, kept.session_query) if kept is not None else ()
+        if kept is not None and kept.kind == "learnt" and not any(names):
+            yield Problem(
+                f"{key}.persistence",
+                "nothing that says where the session id is",
+                "at least one of session_cookie, session_header and session_query",
+            )
+        if kept is not None and kept.same_site == "None" and kept.secure is False:
+            yield Problem(f"{key}.persistence.secure", "false", "true: browsers drop SameSite=None without Secure")
+        if pool.eject.longest < pool.eject.base:
+            yield Problem(f"{key}.eject.longest", f"{pool.eject.longest:g} s", f"base ({pool.eject.base:g} s) or more")
 
 
 def _routes(config: Config) -> Iterator[Problem]:
     if not config.routes and len(config.pools) > 1:
         yield Problem("routes", "none, with several pools", "[[routes]] that say which request goes to which pool")
     for index, route in enumerate(config.routes):
-        if route.pool not in config.pools:
-            yield Problem(f"routes[{index}].pool", f'"{route.pool}"', nearest(route.pool, config.pools))
+        key = f"routes[{index}]"
+        goals = {
+            "pool": route.pool,
+            "split": route.split or None,
+            "redirect": route.redirect,
+            "answer": route.answer,
+        }
+        given = [name for name, value in goals.items() if value is not None]
+        if len(given) != 1:
+            yield Problem(key, " and ".join(given) or "nothing", "exactly one of pool, split, redirect and answer")
+        named = [(f"{key}.pool", route.pool), *((f"{key}.split", name) for name in route.split)]
+        if route.mirror is not None:
+            named.append((f"{key}.mirror.pool", route.mirror.pool))
+        for place, pool in named:
+            if pool is not None and pool not in config.pools:
+                yield Problem(place, f'"{pool}"', nearest(pool, config.pools))
+        if route.split and not any(route.split.values()):
+            yield Problem(f"{key}.split", "only weights of 0", "a weight above 0 for at least one pool")
         for service in route.services:
             if service not in config.services:
-                yield Problem(f"routes[{index}].services", f'"{service}"', nearest(service, config.services))
+                yield Problem(f"{key}.services", f'"{service}"', nearest(service, config.services))
+        yield from _route_paths(key, route)
+
+
+def _route_paths(key: str, route: Route) -> Iterator[Problem]:
+    if route.path_exact is not None and route.path_regex is not None:
+        yield Problem(f"{key}.path_regex", "with path_exact", "one of path, path_exact and path_regex")
+    elif route.path != "/" and (route.path_exact or route.path_regex):
+        yield Problem(f"{key}.path", "with path_exact or path_regex", "one of path, path_exact and path_regex")
+    rewrite = route.rewrite
+    if rewrite is not None and (rewrite.prefix is None) == (rewrite.regex is None):
+        yield Problem(f"{key}.rewrite", "prefix and regex, or neither", "one of prefix and regex")
+    if rewrite is not None and rewrite.prefix is not None and (route.path_exact or route.path_regex):
+        yield Problem(f"{key}.rewrite.prefix", "without path", "regex: there is no prefix that it could replace")
+    texts = [(f"{key}.redirect.to", route.redirect.to)] if route.redirect is not None else []
+    for section, edits in (("request_fields", route.request_fields), ("response_fields", route.response_fields)):
+        for what, fields in (("set", edits.set), ("add", edits.add)):
+            texts += [(f"{key}.{section}.{what}.{name}", text) for name, text in fields.items()]
+    for place, text in texts:
+        names = _BRACES.findall(text)
+        known = () if ".response_fields." in place else VARIABLES
+        for name in names:
+            if name not in known:
+                accepted = ", ".join(f"{{{each}}}" for each in known) or "a text without {names}"
+                yield Problem(place, f'"{text}"', accepted)
 
 
 def _cdn(config: Config) -> Iterator[Problem]:

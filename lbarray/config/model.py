@@ -12,9 +12,10 @@ from lbarray.config.failover import Failover
 from lbarray.config.filters import Filter
 from lbarray.config.logs import Log
 from lbarray.config.pools import Pool
+from lbarray.config.routes import Route
 from lbarray.config.scalars import Name
 from lbarray.config.scheduler import Scheduler
-from lbarray.config.services import Route, Service, Worker
+from lbarray.config.services import Service, Worker
 from lbarray.values import Address, HashBy, PlaneService, ServiceId
 
 __all__ = ["Config"]

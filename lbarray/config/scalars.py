@@ -23,10 +23,17 @@ from pathlib import Path
 from typing import Annotated
 
 import attrs
+import re2
 
 __all__ = [
+    "HOST_PORT",
+    "NAME",
     "Accepts",
+    "FieldName",
+    "FieldTestValue",
+    "FieldText",
     "Flag",
+    "HashKey",
     "HostPort",
     "HostPortText",
     "Interface",
@@ -35,12 +42,14 @@ __all__ = [
     "NetworkText",
     "PathPrefix",
     "PathText",
+    "Pattern",
     "Port",
     "Rejected",
     "Seconds",
     "SecondsOrZero",
     "Text",
     "between",
+    "number",
     "one_of",
     "prime",
 ]
@@ -113,15 +122,26 @@ def prime(low: int, high: int) -> Accepts:
     return Accepts(read, f"a prime number from {low} to {high}, such as 65537")
 
 
-def one_of(*words: str) -> Accepts:
-    """One of these strings."""
+def number(low: float, high: float) -> Accepts:
+    """A number, whole or not, both ends included."""
 
-    def read(found: object) -> str:
-        if found not in words:
+    def read(found: object) -> float:
+        if isinstance(found, bool) or not isinstance(found, int | float) or not low <= found <= high:
             raise ValueError(found)
-        return str(found)
+        return float(found)
 
-    return Accepts(read, "one of " + ", ".join(f'"{word}"' for word in words))
+    return Accepts(read, f"a number from {low:g} to {high:g}")
+
+
+def one_of(*words: str | int) -> Accepts:
+    """One of these strings, or of these numbers."""
+
+    def read(found: object) -> str | int:
+        if found not in words or isinstance(found, bool) or not isinstance(found, str | int):
+            raise ValueError(found)
+        return found
+
+    return Accepts(read, "one of " + ", ".join(f'"{word}"' if isinstance(word, str) else str(word) for word in words))
 
 
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)(ms|s|m|h)\Z")
@@ -196,9 +216,58 @@ def _network(found: object) -> IPv4Network | IPv6Network:
     return ip_network(_string(found))
 
 
+_OPTIONS = re2.Options()
+_OPTIONS.encoding = re2.Options.Encoding.LATIN1
+_OPTIONS.log_errors = False
+
+
+def _pattern(found: object) -> str:
+    try:
+        re2.compile(_string(found).encode(), _OPTIONS)
+    except re2.error:
+        raise ValueError(found) from None
+    return str(found)
+
+
+# RFC 9110 §5.1, §5.5: what could end a line would begin a field of somebody else's.
+_FIELD_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}\Z")
+
+
+def _field_name(found: object) -> str:
+    if not _FIELD_NAME.match(_string(found)):
+        raise ValueError(found)
+    return str(found)
+
+
+def _field_text(found: object) -> str:
+    if not isinstance(found, str) or any(c < " " or c == "\x7f" for c in found):
+        raise ValueError(found)
+    return found
+
+
+def _field_test(found: object) -> str | bool:
+    if isinstance(found, bool):
+        return found
+    text = _field_text(found)
+    if text.startswith("~"):
+        _pattern(text[1:])
+    return text
+
+
+_HASH_KEY = re.compile(r"(url|path|host|client|(header|cookie|query):[A-Za-z0-9_.-]{1,128})\Z")
+
+
+def _hash_key(found: object) -> str:
+    if not _HASH_KEY.match(_string(found)):
+        raise ValueError(found)
+    return str(found)
+
+
 Text = Annotated[str, Accepts(_string, "a string that is not empty")]
 Flag = Annotated[bool, Accepts(_flag, "true or false")]
-Name = Annotated[str, Accepts(_name, "1 to 63 letters, digits, '-', '_' or '.'")]
+NAME = Accepts(_name, "1 to 63 letters, digits, '-', '_' or '.'")
+HOST_PORT = Accepts(_host_port, '"host:port", such as "10.0.0.21:80", "web1:80" or "[2001:db8::1]:80"')
+Name = Annotated[str, NAME]
 Seconds = Annotated[float, Accepts(_seconds, 'a duration above 0: seconds as a number, or "250ms", "2s", "5m", "1h"')]
 SecondsOrZero = Annotated[
     float,
@@ -210,8 +279,19 @@ SecondsOrZero = Annotated[
 Port = Annotated[int, between(1, 65535)]
 PathText = Annotated[Path, Accepts(lambda found: Path(_string(found)), "the path of a file")]
 PathPrefix = Annotated[str, Accepts(_path_prefix, 'a path that begins with "/"')]
-HostPortText = Annotated[
-    HostPort, Accepts(_host_port, '"host:port", such as "10.0.0.21:80", "web1:80" or "[2001:db8::1]:80"')
+HostPortText = Annotated[HostPort, HOST_PORT]
+Pattern = Annotated[
+    str, Accepts(_pattern, "a regular expression of RE2 (no look-around, no back-references: always linear)")
+]
+FieldName = Annotated[str, Accepts(_field_name, "the name of a header field")]
+FieldText = Annotated[str, Accepts(_field_text, "a line of text")]
+FieldTestValue = Annotated[
+    str | bool,
+    Accepts(_field_test, 'a text, "~" and a regular expression, true (it is there) or false (it is not)'),
+]
+HashKey = Annotated[
+    str,
+    Accepts(_hash_key, '"url", "path", "host", "client", "header:NAME", "cookie:NAME" or "query:NAME"'),
 ]
 IpAddress = Annotated[IPv4Address | IPv6Address, Accepts(_ip, 'an IP address, such as "10.0.0.1" or "2001:db8::1"')]
 Interface = Annotated[

@@ -1,4 +1,4 @@
-"""What clients meet: ``[services.NAME]``, ``[[routes]]`` and ``[worker]``."""
+"""What clients meet: ``[services.NAME]`` and ``[worker]``."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from lbarray.config.scalars import (
     Flag,
     Interface,
     IpAddress,
-    Name,
     NetworkText,
-    PathPrefix,
     PathText,
     Port,
     Seconds,
@@ -21,7 +19,7 @@ from lbarray.config.scalars import (
     one_of,
 )
 
-__all__ = ["Certificate", "Route", "Service", "Tls", "Worker"]
+__all__ = ["Certificate", "Service", "Tls", "Worker"]
 
 
 @attrs.frozen
@@ -94,20 +92,6 @@ class Service:
     hash_prefix4: Annotated[int, between(0, 32)] = 32
     hash_prefix6: Annotated[int, between(0, 128)] = 64
     proxies: tuple[NetworkText, ...] = ()
-
-
-@attrs.frozen
-class Route:
-    """``[[routes]]``: requests of this host and path go to this pool. The most exact one wins.
-
-    :ivar host: a name, ``*.example.net`` or ``*``.
-    :ivar services: names of the services it holds for; none given means all.
-    """
-
-    pool: Name
-    host: Text = "*"
-    path: PathPrefix = "/"
-    services: tuple[Name, ...] = ()
 
 
 @attrs.frozen

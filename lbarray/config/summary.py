@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from lbarray.config.model import Config
+from lbarray.config.pools import Persistence
+from lbarray.config.routes import Route
 
 __all__ = ["summary"]
 
@@ -32,13 +34,16 @@ def summary(config: Config) -> str:
         lines.append(f"service {name}  {config.service_id(name)}, {kind}{spread}")
     for name, pool in config.pools.items():
         check = f"checked by {pool.check.kind} every {pool.check.interval:g} s" if pool.check else "not checked"
-        pinned = f", pinned by the cookie {pool.persistence.cookie}" if pool.persistence else ""
+        pinned = f", {_pinned(pool.persistence)}" if pool.persistence else ""
         lines.append(f"pool {name}  {pool.policy}, {check}{pinned}")
         for member, backend in pool.backends.items():
-            lines.append(f"  back end {member}  {backend.address}, weight {backend.weight}")
+            backup = ", backup" if backend.backup else ""
+            lines.append(f"  back end {member}  {backend.address}, weight {backend.weight}{backup}")
+        if pool.discover is not None:
+            lines.append(f"  back ends of the name {pool.discover.name}, asked again by its time to live")
     for route in config.routes:
         where = f" of {', '.join(route.services)}" if route.services else ""
-        lines.append(f"route  {route.host}{route.path}{where} to pool {route.pool}")
+        lines.append(f"route  {_matched(route)}{where} {_goal(route)}")
     if not config.routes:
         lines.append(f"route  everything to pool {next(iter(config.pools))}")
     if config.cdn:
@@ -50,3 +55,34 @@ def summary(config: Config) -> str:
         lines.append(f"filter {each.use}  for {each.host}{each.path}")
     lines.append(f"console  http://{config.console.status}/status")
     return "\n".join(lines)
+
+
+def _pinned(persistence: Persistence) -> str:
+    if persistence.kind == "cookie":
+        return f"pinned by the cookie {persistence.cookie}"
+    if persistence.kind == "hash":
+        return f"pinned by {persistence.by} in {persistence.groups} groups"
+    named = (persistence.session_cookie, persistence.session_header, persistence.session_query)
+    return f"pinned by the session id in {', '.join(name for name in named if name)}"
+
+
+def _matched(route: Route) -> str:
+    if route.path_regex is not None:
+        path = f" ~{route.path_regex}"
+    else:
+        path = f"={route.path_exact}" if route.path_exact is not None else route.path
+    conditions = [*route.methods, *(str(network) for network in route.networks)]
+    conditions += [f"{name}: {value}" for name, value in route.headers.items()]
+    conditions += [f"?{name}={value}" for name, value in route.query.items()]
+    return f"{route.host}{path}" + (f" with {', '.join(conditions)}" if conditions else "")
+
+
+def _goal(route: Route) -> str:
+    if route.redirect is not None:
+        return f"is redirected to {route.redirect.to} ({route.redirect.status})"
+    if route.answer is not None:
+        return f"is answered with {route.answer.status}"
+    if route.split:
+        return "to pools " + ", ".join(f"{name} {weight}" for name, weight in route.split.items())
+    mirrored = f", mirrored to {route.mirror.pool}" if route.mirror is not None else ""
+    return f"to pool {route.pool}{mirrored}"

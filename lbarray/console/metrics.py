@@ -12,6 +12,7 @@ from lbarray.console.view import NodeView
 __all__ = ["exposition"]
 
 _BACKEND_GAUGES = ("weight", "outstanding", "idle")
+_CIRCUITS = {"closed": 0, "half-open": 1, "open": 2}
 
 
 class _Collector:
@@ -31,6 +32,7 @@ class _Collector:
         yield from _services(_mapping(status.get("services")))
         yield from _tls(_mapping(status.get("services")))
         yield from _backends(_mapping(status.get("pools")))
+        yield from _pools(_mapping(status.get("balancing")))
         yield from _routers(_mapping(_mapping(status.get("failover")).get("routers")))
 
 
@@ -98,17 +100,37 @@ def _backends(pools: Mapping[str, object]) -> Iterator[Metric]:
         key: GaugeMetricFamily(f"lbarray_backend_{key}", f"Back end: {key} now", labels=labels)
         for key in _BACKEND_GAUGES
     }
+    circuit = GaugeMetricFamily(
+        "lbarray_backend_circuit", "0: closed, requests flow; 1: half-open, on trial; 2: open, ejected", labels=labels
+    )
     requests = CounterMetricFamily("lbarray_backend_requests", "Requests given to the back end", labels=labels)
-    failures = CounterMetricFamily("lbarray_backend_failures", "Requests that it failed", labels=labels)
+    failures = CounterMetricFamily("lbarray_backend_failed", "Requests that it failed", labels=labels)
     for pool, members in pools.items():
         for name, member in _mapping(members).items():
             values = _mapping(member)
-            up.add_metric([pool, name], 0 if values.get("state") == "down" else 1)
+            up.add_metric([pool, name], 0 if values.get("state") in ("down", "ejected") else 1)
+            circuit.add_metric([pool, name], _CIRCUITS.get(str(values.get("circuit")), 0))
             for key, gauge in gauges.items():
                 gauge.add_metric([pool, name], _number(values.get(key)))
             requests.add_metric([pool, name], _number(values.get("requests")))
             failures.add_metric([pool, name], _number(values.get("failures")))
-    yield from (up, *gauges.values(), requests, failures)
+    yield from (up, circuit, *gauges.values(), requests, failures)
+
+
+def _pools(pools: Mapping[str, object]) -> Iterator[Metric]:
+    labels = ["pool"]
+    gauges = {
+        "fit": GaugeMetricFamily("lbarray_pool_fit", "Back ends that may have new requests", labels=labels),
+        "outstanding": GaugeMetricFamily("lbarray_pool_outstanding", "Requests in hand", labels=labels),
+        "queued": GaugeMetricFamily("lbarray_pool_queued", "Requests that wait for room", labels=labels),
+    }
+    retries = CounterMetricFamily("lbarray_pool_retries", "Requests that went to another back end", labels=labels)
+    for name, pool in pools.items():
+        values = _mapping(pool)
+        for key, gauge in gauges.items():
+            gauge.add_metric([name], _number(values.get(key)))
+        retries.add_metric([name], _number(values.get("retries")))
+    yield from (*gauges.values(), retries)
 
 
 def _number(value: object) -> float:

@@ -119,7 +119,8 @@ def services_table(status: Mapping[str, object]) -> str:
 
 def pools_table(status: Mapping[str, object]) -> str:
     """The back ends as this node sees them."""
-    keys = ("address", "state", "since_s", "check", "weight", "outstanding", "requests", "failures", "idle")
+    seen = ("address", "state", "since_s", "check", "circuit")
+    keys = (*seen, "weight", "outstanding", "limit", "requests", "failures", "idle")
     rows = []
     for pool, members in _part(status, "pools").items():
         assert isinstance(members, Mapping)

@@ -33,7 +33,24 @@ def without_cookie(head: RequestHead, name: bytes) -> None:
                 del fields[place]
 
 
-def set_cookie(name: str, value: str, *, secure: bool, same_site: str = "Lax") -> tuple[bytes, bytes]:
-    """A Set-Cookie field for a session cookie of the whole site that no script can read (RFC 6265 §4.1)."""
-    text = f"{name}={value}; Path=/; HttpOnly; SameSite={same_site}"
+def set_cookie(
+    name: str,
+    value: str,
+    *,
+    secure: bool,
+    same_site: str = "Lax",
+    http_only: bool = True,
+    path: str = "/",
+    domain: str = "",
+    max_age_s: int | None = None,
+) -> tuple[bytes, bytes]:
+    """A Set-Cookie field (RFC 6265 §4.1); by default a session cookie of the whole site that no script can read."""
+    text = f"{name}={value}; Path={path}"
+    if domain:
+        text += f"; Domain={domain}"
+    if max_age_s is not None:
+        text += f"; Max-Age={max_age_s}"
+    if http_only:
+        text += "; HttpOnly"
+    text += f"; SameSite={same_site}"
     return b"Set-Cookie", (text + "; Secure" if secure else text).encode()

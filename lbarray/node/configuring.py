@@ -11,8 +11,9 @@ from lbarray.config.load import ConfigFile, load_file
 from lbarray.config.model import Config
 from lbarray.console.actions import Refused
 from lbarray.errors import ArrayError, SystemRefused
+from lbarray.node.backend_parts import backends_settings
 from lbarray.node.rewriting import rewriting_settings
-from lbarray.node.worker_parts import backends_settings, worker_settings
+from lbarray.node.worker_parts import worker_settings
 from lbarray.values import PlaneService
 
 if typing.TYPE_CHECKING:

@@ -30,11 +30,12 @@ from lbarray.kernel.links import link
 from lbarray.kernel.processors import ProcessorUse
 from lbarray.membership.service import MembershipService
 from lbarray.node.array_parts import make_failover, make_feedback, make_membership, make_scheduler
+from lbarray.node.backend_parts import make_backends
 from lbarray.node.configuring import Configuring
 from lbarray.node.draining import Draining
 from lbarray.node.identity import journal_of
 from lbarray.node.view import make_console, node_view
-from lbarray.node.worker_parts import make_backends, make_rewriting, make_worker
+from lbarray.node.worker_parts import make_rewriting, make_worker
 from lbarray.rewrite.service import RewriteService
 from lbarray.scheduler.feedback import FeedbackService
 from lbarray.scheduler.service import SchedulerService
@@ -141,6 +142,8 @@ class NodeService(MultiService):
             alone_with_wrong_key=self._refuse,
         )
         self._parts.append(self.membership)
+        if self.backends is not None:
+            self.backends.share(self.membership.channel)
         if self.worker is not None:
             self.feedback = make_feedback(
                 reactor=self.reactor,

@@ -44,6 +44,8 @@ def node_view(node: NodeService) -> NodeView:
         ):
             if part is not None:
                 there[key] = part.status
+        if node.backends is not None:
+            there["balancing"] = node.backends.load_status
         return there
 
     return NodeView(

@@ -1,4 +1,4 @@
-"""The parts that serve clients: pools and routes, the rewriting filter, the listeners."""
+"""The parts that serve clients: the rewriting filter, the listeners."""
 
 from __future__ import annotations
 
@@ -6,14 +6,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from lbarray.backends.connections import IdleConnections
-from lbarray.backends.health import Health
-from lbarray.backends.persistence import CookiePersistence
-from lbarray.backends.policies import POLICIES
-from lbarray.backends.pool import Member, Pool
-from lbarray.backends.probes import HttpProbe, TcpProbe
-from lbarray.backends.routes import Route, RouteTable
-from lbarray.backends.service import BackendsService, Watch
+from lbarray.backends.service import BackendsService
 from lbarray.config import pools as pool_config
 from lbarray.config.model import Config
 from lbarray.config.services import Tls
@@ -23,7 +16,6 @@ from lbarray.node.rewriting import rewriting_settings
 from lbarray.rewrite.service import RewriteService
 from lbarray.telemetry.access_log import AccessLog
 from lbarray.telemetry.counters import Counters
-from lbarray.values import BackendAddress
 from lbarray.worker.service import ListenerSpec, WorkerService
 from lbarray.worker.tls.backend import BackendTlsSettings
 from lbarray.worker.tls.certificates import CertificateFiles
@@ -32,63 +24,7 @@ from lbarray.worker.tls.settings import TlsSettings
 
 log = Logger()
 
-__all__ = ["backends_settings", "make_backends", "make_rewriting", "make_worker", "worker_settings"]
-
-
-def make_backends(*, reactor: Any, config: Config, secret: bytes, counters: Counters) -> BackendsService:
-    """Routes, pools and their health checks."""
-    return BackendsService(
-        reactor=reactor, counters=counters, **backends_settings(reactor=reactor, config=config, secret=secret)
-    )
-
-
-def backends_settings(*, reactor: Any, config: Config, secret: bytes) -> dict[str, Any]:
-    """What of a configuration the back ends follow: at the start, and by ``reconfigure`` while they run."""
-    pools = [_pool(name, pool, secret, reactor.seconds()) for name, pool in config.pools.items()]
-    routes = [
-        Route(pool=route.pool, host=route.host, path=route.path, services=route.services) for route in config.routes
-    ] or [Route(pool=pools[0].name)]
-    return {
-        "pools": pools,
-        "routes": {config.service_id(name): RouteTable(routes, name) for name in config.services},
-        "watches": {name: _watch(reactor, pool.check) for name, pool in config.pools.items() if pool.check is not None},
-    }
-
-
-def _pool(name: str, pool: pool_config.Pool, secret: bytes, now: float) -> Pool:
-    rise, fall = (pool.check.rise, pool.check.fall) if pool.check else (1, 1)
-    members = [
-        Member(
-            address=BackendAddress(name, backend_name, backend.address.host, backend.address.port),
-            weight=backend.weight,
-            health=Health(rise=rise, fall=fall, now=now),
-            # A connection that began with a client's PROXY header is that client's.
-            idle=IdleConnections(
-                max_idle=0 if pool.proxy_protocol else pool.max_idle, idle_timeout_s=pool.idle_timeout
-            ),
-        )
-        for backend_name, backend in pool.backends.items()
-    ]
-    persistence = None
-    if pool.persistence is not None:
-        persistence = CookiePersistence(
-            cookie=pool.persistence.cookie,
-            secret=secret,
-            same_site=pool.persistence.same_site,
-            strip=pool.persistence.strip,
-        )
-    return Pool(name=name, members=members, policy=POLICIES[pool.policy](), persistence=persistence)
-
-
-def _watch(reactor: Any, check: pool_config.Check) -> Watch:
-    probe: TcpProbe | HttpProbe
-    if check.kind == "tcp":
-        probe = TcpProbe(reactor=reactor, timeout_s=check.timeout)
-    else:
-        probe = HttpProbe(
-            reactor=reactor, timeout_s=check.timeout, path=check.path, host=check.host, expect=check.expect
-        )
-    return Watch(probe=probe, interval_s=check.interval)
+__all__ = ["make_rewriting", "make_worker", "worker_settings"]
 
 
 def make_rewriting(*, reactor: Any, config: Config, counters: Counters) -> RewriteService:

@@ -20,6 +20,7 @@ from lbarray.testbed.connections import Held, Holding
 from lbarray.testbed.namespaces import Host, Network, run
 from lbarray.testbed.site import write_site
 from lbarray.testbed.traffic import Answer, Load, read_answers
+from lbarray.testbed.visitors import Visits, Welcome, read_welcomes
 
 __all__ = ["Array", "twistd", "wait_for"]
 
@@ -43,6 +44,7 @@ http {{
     gzip on; gzip_types text/css; gzip_min_length 100; gzip_proxied any;
     location = /order {{ return 200 "ordered from {name}\\n"; }}
     location = /small {{ default_type text/plain; return 200 "{small}"; }}
+    location = /login {{ add_header Set-Cookie "JSESSIONID=$request_id; Path=/"; return 200 "in\n"; }}
   }}
 }}
 """
@@ -378,6 +380,12 @@ class Array:
         return HeldConnections(
             subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
         )
+
+    def visit(self, visits: Visits, *, timeout_s: float = 60.0) -> list[Welcome]:
+        """Make many clients' visits and wait for all of them, in their order."""
+        path = visits.write(self.folder / f"visits-{secrets.token_hex(4)}.json")
+        text = self.client.run(sys.executable, "-m", "lbarray.testbed.visitors", str(path), timeout_s=timeout_s)
+        return read_welcomes(text)
 
     def ask(self, load: Load) -> list[Answer]:
         """Ask and wait for all answers."""

@@ -261,7 +261,7 @@ class Exchange:
         """No connection: nothing was sent, so any method may go to another back end."""
         self._backend = None
         assignment = self._assignment
-        following = assignment.another()
+        following = assignment.another(unsent=True)
         assignment.finished(Outcome.CONNECT_FAILED)
         self._assignment = following
         if following is None:

@@ -12,7 +12,7 @@ from lbarray.backends.service import BackendsService
 from lbarray.config.load import parse
 from lbarray.errors import BadInput
 from lbarray.http.events import RequestHead
-from lbarray.node.worker_parts import backends_settings
+from lbarray.node.backend_parts import backends_settings
 from lbarray.telemetry.counters import Counters
 from lbarray.values import ClientAddress, Outcome, ServiceId
 

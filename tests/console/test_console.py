@@ -56,6 +56,7 @@ PARTS: dict[str, Any] = {
     "membership": {"members": {"a": MEMBER}, "missing": ["b"]},
     "services": {"http": {"at": "192.0.2.100:80/tcp", "tls": False, "connections": 1, "accepted": 2, "requests": 3}},
     "pools": {"web": {"w1": BACKEND}},
+    "balancing": {"web": {"fit": 1, "outstanding": 2, "queued": 3, "retries": 4}},
 }
 
 
@@ -186,6 +187,9 @@ class MetricsTests(SynchronousTestCase):
             'lbarray_requests_total{service="http"} 3.0',
             'lbarray_backend_up{backend="w1",pool="web"} 1.0',
             'lbarray_backend_outstanding{backend="w1",pool="web"} 2.0',
+            'lbarray_backend_circuit{backend="w1",pool="web"} 0.0',
+            'lbarray_pool_queued{pool="web"} 3.0',
+            'lbarray_pool_retries_total{pool="web"} 4.0',
             'lbarray_vip_owner{router="main",vip="192.0.2.100"} 1.0',
         ):
             self.assertIn(line + "\n", text)

@@ -104,7 +104,7 @@ class Assigned:
     def finished(self, outcome: Outcome) -> None:
         self.requests.outcomes.append(outcome)
 
-    def another(self) -> Assigned | None:
+    def another(self, unsent: bool = False) -> Assigned | None:
         return Assigned(self.requests, self.place + 1) if self.place + 1 < len(self.requests.ports) else None
 
 

@@ -1,0 +1,303 @@
+"""What brings clients back: cookies, hash groups, learnt sessions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from lbarray.backends.keys import address_key, key_reader, parameter
+from lbarray.backends.persistence.cookie import CookiePersistence
+from lbarray.backends.persistence.groups import GroupPersistence
+from lbarray.backends.persistence.learnt import LearntPersistence, SessionTable
+from lbarray.backends.pool import Member
+from lbarray.http.events import ResponseHead
+from lbarray.interfaces import IPersistence
+from lbarray.values import ClientAddress
+from tests.backends.parts import CLIENT, get, members
+
+
+class CookieTests(SynchronousTestCase):
+    """The injected cookie."""
+
+    def setUp(self) -> None:
+        self.members = members(1, 1, 1)
+        self.kept = self.make()
+
+    def make(self, secret: bytes = b"secret", **more: Any) -> CookiePersistence:
+        kept = CookiePersistence(cookie="LB", secret=secret, **more)
+        kept.update(self.members, self.members)
+        return kept
+
+    def given(self, member: Member, *, kept: CookiePersistence | None = None, secure: bool = False) -> bytes:
+        response = ResponseHead(200, [])
+        (kept or self.kept).answered(member, False, b"", response, secure)
+        return response.fields[0][1]
+
+    def back(self, cookie: bytes, kept: CookiePersistence | None = None) -> Any:
+        return (kept or self.kept).find(get(b"/", (b"Cookie", cookie.partition(b";")[0])), CLIENT)[0]
+
+    def test_round_trip(self) -> None:
+        """Who was given a cookie comes back to the member that answered, through every node."""
+        verifyObject(IPersistence, self.kept)
+        for member in self.members:
+            self.assertIs(self.back(self.given(member)), member)
+            self.assertIs(self.back(self.given(member), self.make()), member)
+
+    def test_given_once(self) -> None:
+        """Who is where the cookie says gets no new one."""
+        response = ResponseHead(200, [])
+        self.kept.answered(self.members[0], True, b"", response, False)
+        self.assertEqual(response.fields, [])
+
+    def test_forged(self) -> None:
+        """Without the array's key nobody can make one; an unknown value is no value; it says nothing."""
+        for value in (b"LB=", b"LB=w0", b"LB=" + b"\xff" * 50, self.given(self.members[0], kept=self.make(b"other"))):
+            self.assertIsNone(self.back(value))
+        self.assertNotIn(b"w0", self.given(self.members[0]))
+
+    def test_down(self) -> None:
+        """A cookie of a member that cannot serve binds to nobody."""
+        cookie = self.given(self.members[0])
+        self.kept.update(self.members, self.members[1:])
+        self.assertIsNone(self.back(cookie))
+
+    def test_grows(self) -> None:
+        """When the pool grows or shrinks, clients of the others stay where they are."""
+        cookies = [self.given(member) for member in self.members]
+        grown = [*self.members, *members(1, 1, 1, 1)[3:]]
+        self.kept.update(grown, grown)
+        self.assertEqual([self.back(cookie) for cookie in cookies], self.members)
+        self.kept.update(grown[1:], grown[1:])
+        self.assertEqual([self.back(cookie) for cookie in cookies], [None, *self.members[1:]])
+
+    def test_stripped(self) -> None:
+        """The back end does not see it, unless that is wanted."""
+        cookie = self.given(self.members[0]).partition(b";")[0]
+        for strip, wanted in ((True, [(b"Cookie", b"a=1")]), (False, [(b"Cookie", cookie + b"; a=1")])):
+            request = get(b"/", (b"Cookie", cookie + b"; a=1"))
+            self.make(strip=strip).find(request, CLIENT)
+            self.assertEqual(request.fields, wanted)
+
+    def test_attributes(self) -> None:
+        """As configured; Secure by itself where the client came over TLS."""
+        one = self.members[0]
+        self.assertTrue(self.given(one).endswith(b"; Path=/; HttpOnly; SameSite=Lax"))
+        self.assertTrue(self.given(one, secure=True).endswith(b"; Secure"))
+        kept = self.make(secure=True, http_only=False, path="/shop", domain="example.net", max_age_s=60)
+        self.assertTrue(
+            self.given(one, kept=kept).endswith(b"; Path=/shop; Domain=example.net; Max-Age=60; SameSite=Lax; Secure")
+        )
+
+
+class GroupTests(SynchronousTestCase):
+    """Hash groups."""
+
+    CLIENTS = [ClientAddress(f"10.{number >> 8}.{number & 255}.1", 1) for number in range(3000)]
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(1000)
+        self.members = members(1, 1, 1, 1, 1)
+
+    def make(self, **more: Any) -> GroupPersistence:
+        settings = {"key_of": key_reader("client"), "seed": b"s", "seconds": self.clock.seconds, "groups": 1024}
+        kept = GroupPersistence(**{**settings, **more})
+        kept.update(self.members, self.members)
+        return kept
+
+    def where(self, kept: GroupPersistence) -> list[Any]:
+        return [kept.find(get(), client)[0] for client in self.CLIENTS]
+
+    def test_the_same_on_every_node(self) -> None:
+        """Nodes that know the same members compute the same table."""
+        verifyObject(IPersistence, self.make())
+        self.assertEqual(self.where(self.make()), self.where(self.make()))
+
+    def test_only_lost_groups_move(self) -> None:
+        """A member that dies moves its own clients and no other; back again, it has them all."""
+        kept = self.make()
+        before = self.where(kept)
+        kept.update(self.members, self.members[1:])
+        without = self.where(kept)
+        self.assertNotIn(self.members[0], without)
+        self.assertEqual(
+            [at for at in before if at is not self.members[0]],
+            [now for now, at in zip(without, before, strict=True) if at is not self.members[0]],
+        )
+        kept.update(self.members, self.members)
+        self.assertEqual(self.where(kept), before)
+
+    def test_a_new_member_takes_its_part(self) -> None:
+        """Clients move only to the new one, about as many as its part is."""
+        kept = self.make()
+        kept.update(self.members[:4], self.members[:4])
+        before = self.where(kept)
+        kept.update(self.members, self.members)
+        moved = [now for now, then in zip(self.where(kept), before, strict=True) if now is not then]
+        self.assertEqual(set(moved), {self.members[4]})
+        self.assertApproximates(len(moved) / len(self.CLIENTS), 0.2, 0.08)
+
+    def test_networks_belong_together(self) -> None:
+        """Clients of one prefix are one client."""
+        kept = self.make(key_of=key_reader("client", prefix4=24, prefix6=48))
+        self.assertEqual(len({kept.find(get(), ClientAddress(f"192.0.2.{n}", 1))[0] for n in range(200)}), 1)
+        self.assertEqual(address_key("2001:db8:1:2::3", 24, 48), address_key("2001:db8:1:ffff::9", 24, 48))
+        self.assertEqual(address_key("::ffff:192.0.2.1", 32, 64), address_key("192.0.2.1", 32, 64))
+
+    def test_draining_keeps_used_groups(self) -> None:
+        """While a member drains, clients that are there stay; groups that nobody uses go to others."""
+        kept = self.make(idle_s=100.0)
+        leaving = self.members[0]
+        before = dict(zip(self.CLIENTS, self.where(kept), strict=True))
+        mine = [client for client, at in before.items() if at is leaving]
+        self.clock.advance(90)
+        kept.find(get(), mine[0])
+        self.clock.advance(20)
+        leaving.draining = True
+        kept.update(self.members, self.members)
+        self.assertIs(kept.find(get(), mine[0])[0], leaving)
+        group = kept.group_of(key_reader("client")(get(), mine[0]))
+        others = [each for each in mine if kept.group_of(key_reader("client")(get(), each)) != group]
+        self.assertNotIn(leaving, {kept.find(get(), client)[0] for client in others})
+        self.clock.advance(101)
+        self.assertTrue(kept.tick(self.clock.seconds()))
+        self.assertIsNot(kept.find(get(), mine[0])[0], leaving)
+
+    def test_what_other_nodes_use_stays_too(self) -> None:
+        """Nodes tell each other which groups they use, in an octet for eight of them."""
+        here, there = self.make(idle_s=100.0), self.make(idle_s=100.0)
+        client = next(each for each in self.CLIENTS if there.find(get(), each)[0] is self.members[0])
+        told = there.used_here(self.clock.seconds())
+        self.assertLess(len(told), 1200)
+        self.members[0].draining = True
+        here.used_elsewhere(told, self.clock.seconds())
+        here.used_elsewhere(b"another size", self.clock.seconds())
+        here.update(self.members, self.members)
+        self.assertIs(here.find(get(), client)[0], self.members[0])
+
+    def test_no_key(self) -> None:
+        """A request without the key belongs to nobody."""
+        self.assertEqual(self.make(key_of=key_reader("header:X-User")).find(get(), CLIENT), (None, b""))
+
+
+class LearntTests(SynchronousTestCase):
+    """The application's own sessions."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.told: list[tuple[bytes, str]] = []
+        self.members = members(1, 1)
+        self.table = self.make_table()
+        self.kept = self.make(self.table)
+
+    def make_table(self, **more: Any) -> SessionTable:
+        settings: dict[str, Any] = {"most": 100, "ttl_s": 60.0, "seconds": self.clock.seconds}
+        return SessionTable(**{**settings, **more}, told=lambda key, name: self.told.append((key, name)))
+
+    def make(self, table: SessionTable) -> LearntPersistence:
+        kept = LearntPersistence(table=table, seed=b"s", cookie="JSESSIONID", header="X-Session", query="jsessionid")
+        kept.update(self.members, self.members)
+        return kept
+
+    def answer(self, *fields: tuple[bytes, bytes], member: int = 1) -> None:
+        self.kept.answered(self.members[member], False, b"", ResponseHead(200, list(fields)), False)
+
+    def find(self, *fields: tuple[bytes, bytes], target: bytes = b"/") -> Any:
+        return self.kept.find(get(target, *fields), CLIENT)[0]
+
+    def test_from_a_cookie(self) -> None:
+        """An id that a response set is known in cookies, in the URL's query and in its path."""
+        verifyObject(IPersistence, self.kept)
+        self.answer((b"Set-Cookie", b"JSESSIONID=abc; Path=/"))
+        self.assertIs(self.find((b"Cookie", b"x=1; JSESSIONID=abc")), self.members[1])
+        self.assertIs(self.find(target=b"/a?b=c&jsessionid=abc"), self.members[1])
+        self.assertIs(self.find(target=b"/a;jsessionid=abc/b"), self.members[1])
+        self.assertIsNone(self.find((b"Cookie", b"JSESSIONID=other")))
+        self.assertIsNone(self.find())
+
+    def test_from_a_header(self) -> None:
+        """Or from a field of the response."""
+        self.answer((b"x-session", b"s1"), member=0)
+        self.assertIs(self.find((b"X-Session", b"s1")), self.members[0])
+
+    def test_unknown_ones_settle(self) -> None:
+        """A session that this node has never heard of stays where its next request went."""
+        found, mark = self.kept.find(get(b"/", (b"Cookie", b"JSESSIONID=old")), CLIENT)
+        self.assertIsNone(found)
+        self.kept.answered(self.members[0], False, mark, ResponseHead(200, []), False)
+        self.assertIs(self.find((b"Cookie", b"JSESSIONID=old")), self.members[0])
+
+    def test_gone_member(self) -> None:
+        """A session of a member that cannot serve belongs to nobody."""
+        self.answer((b"Set-Cookie", b"JSESSIONID=abc"))
+        self.kept.update(self.members, self.members[:1])
+        self.assertIsNone(self.find((b"Cookie", b"JSESSIONID=abc")))
+
+    def test_expires(self) -> None:
+        """Sessions are forgotten when nobody has used them for their time."""
+        self.answer((b"Set-Cookie", b"JSESSIONID=abc"))
+        self.clock.advance(50)
+        self.assertIsNotNone(self.find((b"Cookie", b"JSESSIONID=abc")))
+        self.clock.advance(61)
+        self.kept.tick(self.clock.seconds())
+        self.assertEqual(len(self.table), 0)
+        self.assertIsNone(self.find((b"Cookie", b"JSESSIONID=abc")))
+
+    @settings(max_examples=30, deadline=None)
+    @given(st.lists(st.binary(min_size=1, max_size=3), max_size=300), st.integers(1, 20))
+    def test_bounded(self, sessions: list[bytes], most: int) -> None:
+        """However many clients there are, the table has its size, and holds the latest."""
+        table = self.make_table(most=most)
+        for session in sessions:
+            table.learn(session, "w0")
+        self.assertLessEqual(len(table), most)
+        latest = list(dict.fromkeys(reversed(sessions)))[:most]
+        self.assertEqual({key for key, _ in table.entries()}, set(latest))
+
+    def test_other_nodes_are_told(self) -> None:
+        """Once when a session begins, and again when it has been used for a while; not at every request."""
+        self.table.learn(b"k", "w0")
+        self.table.learn(b"k", "w0")
+        for _ in range(5):
+            self.table.get(b"k")
+        self.assertEqual(self.told, [(b"k", "w0")])
+        self.clock.advance(16)
+        self.table.get(b"k")
+        self.table.get(b"k")
+        self.assertEqual(self.told, [(b"k", "w0")] * 2)
+        self.table.hear(b"other", "w1")
+        self.assertEqual((self.table.get(b"other"), len(self.told)), ("w1", 2))
+
+
+class KeyTests(SynchronousTestCase):
+    """What a request is known by."""
+
+    def test_readers(self) -> None:
+        """Each kind reads its part; what is not there is empty."""
+        request = get(b"/p/a?x=1&y=2", (b"X-User", b"u"), (b"Cookie", b"a=b; s=t"))
+        for by, wanted in (
+            ("url", b"a.example/p/a?x=1&y=2"),
+            ("path", b"/p/a"),
+            ("host", b"a.example"),
+            ("client", bytes([192, 0, 2, 200])),
+            ("header:x-user", b"u"),
+            ("header:x-none", b""),
+            ("cookie:s", b"t"),
+            ("cookie:none", b""),
+            ("query:y", b"2"),
+            ("query:none", b""),
+        ):
+            self.assertEqual(key_reader(by)(request, CLIENT), wanted, by)
+        for wrong in ("", "cookie:", "nothing", "header"):
+            self.assertRaises(ValueError, key_reader, wrong)
+
+    def test_parameter(self) -> None:
+        """Whole names only."""
+        self.assertEqual(parameter(b"/?ab=1&b=2", b"b"), b"2")
+        self.assertEqual(parameter(b"/x;ab=1;b=2/y", b"b"), b"2")
+        self.assertEqual(parameter(b"/b=1", b"b"), b"")

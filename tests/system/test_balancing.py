@@ -1,0 +1,114 @@
+"""Three nodes, three back ends: who is persistent stays, whatever dies; a back end that dies costs little."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections import Counter
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from lbarray.testbed.nodes import BACKENDS, SITE, VIP, Array, wait_for
+from lbarray.testbed.persistent import KINDS, first_path, known_by, visits, with_pools
+from lbarray.testbed.visitors import Visit, Welcome
+from tests.system.test_array import need_namespaces
+
+#: Clients of each kind; ``python -m benchmarks persistence`` takes 10,000.
+CLIENTS_OF_EACH = int(os.environ.get("LBARRAY_CLIENTS", "600"))
+
+
+class BalancingTests(SynchronousTestCase):
+    """One array for all of these; the last one kills."""
+
+    def setUp(self) -> None:
+        need_namespaces()
+        if not _shared:
+            array = Array(edit=with_pools)
+            atexit.register(array.close)
+            _shared.append(array.__enter__())
+            array.wait_ready()
+        self.it = _shared[0]
+
+    def first_visits(self, kind: str) -> list[Welcome]:
+        numbers = range(CLIENTS_OF_EACH)
+        return self.it.visit(visits(*(Visit(first_path(kind), known_by(kind, number)) for number in numbers)))
+
+    def test_1_routes(self) -> None:
+        """Redirects and answers of our own, edited fields, copies to a shadow."""
+        answer = self.it.client.run("curl", "-si", "-H", f"Host: {SITE}", f"http://{VIP}/moved")
+        self.assertIn("308 Permanent Redirect", answer)
+        self.assertIn(f"Location: https://{SITE}/small", answer)
+        answer = self.it.client.run("curl", "-si", "-H", f"Host: {SITE}", f"http://{VIP}/teapot")
+        self.assertIn("403 Forbidden", answer)
+        self.assertTrue(answer.endswith("no tea"))
+
+        def copies() -> int:
+            found = [self.it.status(node) for node in self.it.nodes]
+            return sum(each["requests"] for status in found if status for each in status["pools"]["hash"].values())
+
+        before = copies()
+        welcomes = self.it.visit(visits(*[Visit("/small")] * 30))
+        self.assertEqual({welcome.status for welcome in welcomes}, {200})
+        wait_for(lambda: copies() - before == 30, "30 copies", 5, 0.1)
+
+    def test_2_shared_checks(self) -> None:
+        """Nodes that share their checks ask each back end little more than one would."""
+
+        def looks() -> int:
+            found = [self.it.status(node) for node in self.it.nodes]
+            return sum(int(status["balancing"]["hash"]["looks"]) for status in found if status)
+
+        def seen() -> int:
+            found = [self.it.status(node) for node in self.it.nodes]
+            return sum(int(status["balancing"]["hash"]["seen"]) for status in found if status)
+
+        looked, heard = looks(), seen()
+        wait_for(lambda: seen() - heard >= 60, "60 results", 20, 0.2)
+        # Three nodes: a third of the results are own looks, and a few more for each node's own eyes.
+        self.assertLess(looks() - looked, 0.7 * (seen() - heard))
+
+    def test_3_back_end_dies_under_load(self) -> None:
+        """500 requests a second while a back end is killed: only what had begun at it may fail, and then nothing."""
+        them = visits(*[Visit("/small")] * 2000, connections=24, rate=500.0, patience_s=0.0)
+        found: list[Welcome] = []
+        running = threading.Thread(target=lambda: found.extend(self.it.visit(them)))
+        running.start()
+        killed = threading.Timer(1.5, self.it.host("w3").kill)
+        killed.start()
+        running.join()
+        self.it.start_backend("w3")
+        bad = [welcome for welcome in found if welcome.status != 200]
+        # Each connection has one request in hand, a third of them at the one that died.
+        self.assertLessEqual(len(bad), 24 // 3)
+        self.assertEqual(len(found), 2000)
+        self.assertGreater(Counter(welcome.backend for welcome in found)["w3"], 100)
+        wait_for(lambda: self.states("w3") == {"up"}, "w3 to be up", 15, 0.2)
+
+    def states(self, backend: str) -> set[str]:
+        found = set()
+        for node in self.it.nodes:
+            status = self.it.status(node)
+            found |= {members[backend]["state"] for members in status["pools"].values()} if status else {"?"}
+        return found
+
+    def test_4_node_dies(self) -> None:
+        """The scheduler is killed: every client stays at its back end, by cookie, by hash and by session."""
+        first = {kind: self.first_visits(kind) for kind in KINDS}
+        for welcomes in first.values():
+            self.assertEqual({welcome.status for welcome in welcomes}, {200})
+            self.assertEqual({welcome.backend for welcome in welcomes}, set(BACKENDS))
+            self.assertEqual({welcome.node for welcome in welcomes}, set(self.it.nodes))
+        owner = self.it.owner()
+        self.it.kill_node(owner)
+        for kind, welcomes in first.items():
+            again = self.it.visit(
+                visits(*(Visit(f"/{kind}/small", known_by(kind, each.place, each)) for each in welcomes))
+            )
+            self.assertEqual({welcome.status for welcome in again}, {200}, kind)
+            self.assertNotIn(owner, {welcome.node for welcome in again})
+            moved = [then for then, now in zip(welcomes, again, strict=True) if then.backend != now.backend]
+            self.assertEqual(moved, [], kind)
+
+
+_shared: list[Array] = []
