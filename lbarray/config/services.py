@@ -79,6 +79,8 @@ class Service:
     :ivar hash: which packets keep together: ``client`` (the default with TLS, so that sessions
         are found again) or ``connection``.
     :ivar upgrades: protocols that a client may switch to (``Upgrade``); all others are ignored.
+    :ivar http2: offer HTTP/2 to clients over TLS.
+    :ivar h2c: take it without TLS as well, from clients that begin with it.
     :ivar hash_prefix4: with ``client``, how many bits of an IPv4 address make one client: 24 keeps a neighbourhood on
         one node. :ivar hash_prefix6: of an IPv6 address; hosts change the lower 64 as they like.
     """
@@ -89,6 +91,8 @@ class Service:
     tls: Tls | None = None
     hash: Annotated[str, one_of("client", "connection")] | None = None
     upgrades: tuple[Text, ...] = ("websocket",)
+    http2: Flag = True
+    h2c: Flag = False
     hash_prefix4: Annotated[int, between(0, 32)] = 32
     hash_prefix6: Annotated[int, between(0, 128)] = 64
     proxies: tuple[NetworkText, ...] = ()

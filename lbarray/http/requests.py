@@ -17,7 +17,14 @@ from lbarray.http.limits import Limits
 from lbarray.http.refusals import BadMessage
 from lbarray.http.target import normal_form
 
-__all__ = ["RequestParser", "RequestSink", "checked_method"]
+__all__ = ["METHODS", "RequestParser", "RequestSink", "checked_expectation", "checked_method"]
+
+#: The methods of HTTP that both versions serve: those that llhttp knows, without the refused ones.
+METHODS = frozenset(
+    b"ACL BIND CHECKOUT COPY DELETE GET HEAD LINK LOCK M-SEARCH MERGE MKACTIVITY MKCALENDAR MKCOL MOVE NOTIFY OPTIONS "
+    b"PATCH POST PROPFIND PROPPATCH PURGE PUT QUERY REBIND REPORT SEARCH SUBSCRIBE UNBIND UNLINK UNLOCK "
+    b"UNSUBSCRIBE".split()
+)
 
 # What llhttp knows besides the methods of HTTP (RTSP, Icecast), and those that we do not serve.
 _REFUSED_METHODS = frozenset(
@@ -54,6 +61,12 @@ def checked_method(method: bytes) -> None:
     """:raises BadMessage: with the status 501: a method that we do not serve (RFC 9110 §9.1)."""
     if method in _REFUSED_METHODS:
         raise BadMessage("method", f"the method {method.decode('latin-1')[:20]}", 501)
+
+
+def checked_expectation(value: bytes) -> None:
+    """:raises BadMessage: with the status 417: something besides 100-continue (RFC 9110 §10.1.1)."""
+    if value.strip().lower() != b"100-continue":
+        raise BadMessage("expectation", f"the expectation {value[:40]!r}", 417)
 
 
 class RequestParser:
@@ -365,8 +378,7 @@ class RequestParser:
         if kind == known.EXPECT:
             if version == (1, 0):
                 return  # RFC 9110 §10.1.1
-            if value.strip().lower() != b"100-continue":
-                raise BadMessage("expectation", f"the expectation {value[:40]!r}", 417)
+            checked_expectation(value)
             self._fields.append((b"Expect", value))
         elif kind == known.MAX_FORWARDS:
             if method == b"OPTIONS" and value.isdigit() and len(value) < 10:  # RFC 9110 §7.6.2

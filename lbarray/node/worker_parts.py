@@ -17,6 +17,7 @@ from lbarray.rewrite.service import RewriteService
 from lbarray.telemetry.access_log import AccessLog
 from lbarray.telemetry.counters import Counters
 from lbarray.worker.service import ListenerSpec, WorkerService
+from lbarray.worker.settings import HttpSettings
 from lbarray.worker.tls.backend import BackendTlsSettings
 from lbarray.worker.tls.certificates import CertificateFiles
 from lbarray.worker.tls.contexts import ClientCertificates
@@ -103,7 +104,7 @@ def worker_settings(*, config: Config, node_name: str, rewriting: RewriteService
             ListenerSpec(
                 name=name,
                 service_id=config.service_id(name),
-                upgrades=service.upgrades,
+                http=HttpSettings(upgrades=service.upgrades, http2=service.http2, h2c=service.h2c),
                 tls=_tls(service.tls) if service.tls else None,
                 proxies=service.proxies,
             )

@@ -106,6 +106,7 @@ class BackendConnection(Protocol):
 
     :param place: (host, port) of the back end, for ``lifetimes``.
     :ivar client: whose request it carries now, ``None`` while idle.
+    :ivar attempt: ``IConnector``: the connecting, as long as it goes on.
     :ivar reused: it has carried a request before, so the back end may have closed it meanwhile.
     """
 
@@ -135,6 +136,7 @@ class BackendConnection(Protocol):
         self._paused = False
         self._assignment: Any = None
         self._tunnel: Any = None
+        self.attempt: Any = None
 
     def carry(self, client: Asker, method: bytes, octets: list[bytes], upgrade: bool = False) -> None:
         """Send a request's head, and what there is of its content already."""
@@ -207,9 +209,13 @@ class BackendConnection(Protocol):
         self._assignment = None
         if self._parser is not None:
             self._parser.sink = _NOBODY
-        if self.connected_once and not self.lost:
+        if self.lost:
+            return
+        if self.connected_once:
             self.end_upload()
             self.transport.abortConnection()
+        elif self.attempt is not None:
+            self.attempt.stopConnecting()
 
     # Pace
 

@@ -15,11 +15,13 @@ from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
 from lbarray.http.events import Fields, RequestHead, ResponseHead
+from lbarray.http.h2_frames import PREFACE
 from lbarray.http.heads import interim_octets, own_answer, response_octets, switch_octets, trailer_octets
 from lbarray.http.refusals import BadMessage
 from lbarray.http.requests import RequestParser
 from lbarray.values import Outcome
 from lbarray.worker.backend import BackendConnection
+from lbarray.worker.client_h2 import Http2Connection
 from lbarray.worker.exchange import Exchange
 from lbarray.worker.peer import Peer
 from lbarray.worker.tunnel import Tunnel
@@ -91,7 +93,11 @@ class ClientConnection(Exchange, Protocol):
         self._keep_alive = True
         self._chunked = False
         self._out: list[bytes] = []
+        self._beginning: bytes | None = None
         self._tunnel: Tunnel | None = None
+        self._h2: Http2Connection | None = None
+        # What speaks another protocol over this connection: one of the two above.
+        self._other: Tunnel | Http2Connection | None = None
 
     # IProtocol
 
@@ -112,15 +118,28 @@ class ClientConnection(Exchange, Protocol):
         factory.connections.add(self)
         factory.accepted += 1
         self.deadline = factory.seconds() + factory.limits.header_timeout_s
+        if getattr(self.transport, "negotiatedProtocol", None) == b"h2":
+            self._begin_h2(b"")
+            return
+        if factory.h2c:
+            self._beginning = b""
         self.transport.registerProducer(self, True)
 
     def dataReceived(self, data: bytes) -> None:
         if self._closing:
             return
-        if self._tunnel is not None:
-            self.deadline = self.factory.seconds() + self.factory.limits.tunnel_timeout_s
-            self._tunnel.from_client(data)
+        if self._other is not None:
+            self._other.from_client(data)
             return
+        if self._beginning is not None:
+            data = self._beginning + data
+            if PREFACE.startswith(data[: len(PREFACE)]):
+                self._beginning = data
+                if len(data) >= len(PREFACE):
+                    self.transport.unregisterProducer()
+                    self._begin_h2(data)
+                return
+            self._beginning = None
         try:
             self._parser.feed(data)
         except BadMessage as error:
@@ -137,6 +156,8 @@ class ClientConnection(Exchange, Protocol):
         self._waiting.clear()
         if self._tunnel is not None:
             self._tunnel.close()
+        elif self._h2 is not None:
+            self._h2.client_lost()
         elif self.request is not None:
             self.log_access(self.status if self.response_begun else 499)
         self.give_up(Outcome.CLIENT_GONE)
@@ -367,6 +388,8 @@ class ClientConnection(Exchange, Protocol):
         elif self._tunnel is not None:
             counters.add("timeouts", "tunnel")
             self._tunnel.close()
+        elif self._h2 is not None:
+            self._h2.late()
         elif self.request is not None:
             self.exchange_late()
         elif self._parser.in_head:
@@ -379,7 +402,9 @@ class ClientConnection(Exchange, Protocol):
 
     def stop(self) -> None:
         """The node stops: idle connections end now, the others after the response in hand."""
-        if self.request is None and not self._closing and self._tunnel is None:
+        if self._h2 is not None:
+            self._h2.stop()
+        elif self.request is None and not self._closing and self._tunnel is None:
             self._close()
 
     # IPushProducer: the client's transport cannot take more, or can again.
@@ -411,16 +436,27 @@ class ClientConnection(Exchange, Protocol):
             self.deadline = factory.seconds() + LINGER_S
             assignment.finished(Outcome.ANSWERED)
 
-        self._tunnel = Tunnel(self.transport, backend.transport, ended)
-        backend.become(_BackendSide(self))
+        def moving() -> None:
+            self.deadline = factory.seconds() + factory.limits.tunnel_timeout_s
+
+        self._other = self._tunnel = Tunnel(self.transport, backend.transport, moving, ended)
+        backend.become(_BackendSide(self._tunnel))
         alsoProvides(self, IHalfCloseableProtocol)
         self._tunnel.start(self._parser.switch(), data)
 
-    def tunnel_data(self, data: bytes) -> None:
-        """Octets of the back end of a tunnel."""
-        self.deadline = self.factory.seconds() + self.factory.limits.tunnel_timeout_s
-        assert self._tunnel is not None
-        self._tunnel.from_backend(data)
+    def _begin_h2(self, data: bytes) -> None:
+        assert self.peer is not None
+        self._beginning = None
+        self._other = self._h2 = Http2Connection(self, self.peer)
+        self._h2.start()
+        if data:
+            self._h2.from_client(data)
+
+    def close_soon(self) -> None:
+        """What speaks another protocol over this connection has said its last."""
+        self._closing = True
+        self.deadline = self.factory.seconds() + LINGER_S
+        self.transport.loseConnection()
 
     def readConnectionLost(self) -> None:
         """The client sends no more."""
@@ -434,18 +470,7 @@ class ClientConnection(Exchange, Protocol):
 class _BackendSide:
     """What the back end's connection of a tunnel tells."""
 
-    def __init__(self, connection: ClientConnection) -> None:
-        self._connection = connection
-
-    def data(self, data: bytes) -> None:
-        self._connection.tunnel_data(data)
-
-    def ended(self) -> None:
-        tunnel = self._connection._tunnel
-        assert tunnel is not None
-        tunnel.backend_ended()
-
-    def lost(self) -> None:
-        tunnel = self._connection._tunnel
-        assert tunnel is not None
-        tunnel.close()
+    def __init__(self, tunnel: Tunnel) -> None:
+        self.data = tunnel.from_backend
+        self.ended = tunnel.backend_ended
+        self.lost = tunnel.close

@@ -79,6 +79,7 @@ class Exchange:
         self._stale_once = False
         self._max_body = None
         self._body_octets = 0
+        self._response_timeout_s = factory.limits.response_timeout_s
         self.sent_octets = 0
         self._backend_name = ""
         self._began_s = now = factory.seconds()
@@ -194,7 +195,8 @@ class Exchange:
             return
         factory = self.factory
         handling = assignment.handling
-        self._response_timeout_s = handling.response_timeout_s or factory.limits.response_timeout_s
+        if handling.response_timeout_s is not None:
+            self._response_timeout_s = handling.response_timeout_s
         for response_filter in factory.filters:
             response_filter.prepare(head)
         self._head_octets, self._chunked_request = request_octets(
@@ -241,7 +243,7 @@ class Exchange:
         factory = self.factory
         connection = self._backend = factory.backend_connection(assignment.backend)
         connection.carry(self, request.method, octets, upgrade)
-        factory.connector.connect(
+        connection.attempt = factory.connector.connect(
             assignment.backend,
             BackendFactory(connection),
             factory.limits.connect_timeout_s,

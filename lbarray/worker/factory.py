@@ -16,6 +16,7 @@ from lbarray.values import BackendAddress, ServiceId
 from lbarray.worker.backend import BackendConnection, IdleLifetimes
 from lbarray.worker.client import ClientConnection
 from lbarray.worker.connector import Connector
+from lbarray.worker.settings import HttpSettings
 
 __all__ = ["ClientFactory"]
 
@@ -25,7 +26,7 @@ class ClientFactory(ServerFactory):
 
     :param requests: an :class:`lbarray.interfaces.IRequestScheduler`.
     :param filters: :class:`lbarray.interfaces.IResponseFilter` providers, the first is nearest to the back end.
-    :param upgrades: lower-case names of the protocols that clients may switch to.
+    :param http: what its clients may do; the defaults if it is not given.
     :param node_name: tell in responses who made them; empty for not.
     :param connector: opens connections to back ends; plain ones if it is not given.
     :param access_log: has a line for each request. :param name: of the service, for the log.
@@ -44,7 +45,7 @@ class ClientFactory(ServerFactory):
         limits: Limits,
         counters: Counters,
         forwarding: Forwarding | None = None,
-        upgrades: Sequence[str] = ("websocket",),
+        http: HttpSettings | None = None,
         lifetimes: IdleLifetimes | None = None,
         node_name: str = "",
         connector: Connector | None = None,
@@ -63,7 +64,7 @@ class ClientFactory(ServerFactory):
         self.limits = limits
         self.counters = counters
         self.forwarding = forwarding or Forwarding()
-        self.upgrades = frozenset(name.lower().encode() for name in upgrades)
+        self.use(http or HttpSettings())
         self.lifetimes = lifetimes or IdleLifetimes()
         self.node_field = (b"X-Lbarray-Node", node_name.encode()) if node_name else None
         self.connections: set[Any] = set()
@@ -78,7 +79,7 @@ class ClientFactory(ServerFactory):
         filters: Sequence[Any],
         limits: Limits,
         forwarding: Forwarding,
-        upgrades: Sequence[str],
+        http: HttpSettings,
         node_name: str,
         connector: Connector | None = None,
     ) -> None:
@@ -87,8 +88,14 @@ class ClientFactory(ServerFactory):
         self.filters = tuple(filters)
         self.limits = limits
         self.forwarding = forwarding
-        self.upgrades = frozenset(name.lower().encode() for name in upgrades)
+        self.use(http)
         self.node_field = (b"X-Lbarray-Node", node_name.encode()) if node_name else None
+
+    def use(self, http: HttpSettings) -> None:
+        """What clients that connect from now on may do."""
+        self.alpn = http.alpn
+        self.h2c = http.h2c and not self.tls
+        self.upgrades = frozenset(name.lower().encode() for name in http.upgrades)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         return ClientConnection(self)

@@ -29,7 +29,9 @@ class Mirror:
         if connection is None:
             connection = BackendConnection(limits)
             connection.carry(self, method, [head])
-            factory.connector.connect(assignment.backend, BackendFactory(connection), limits.connect_timeout_s)
+            connection.attempt = factory.connector.connect(
+                assignment.backend, BackendFactory(connection), limits.connect_timeout_s
+            )
         else:
             connection.carry(self, method, [head])
         self._backend: BackendConnection | None = connection

@@ -15,6 +15,7 @@ from lbarray.values import ServiceId
 from lbarray.worker.factory import ClientFactory
 from lbarray.worker.listeners import StreamPort, listening_socket
 from lbarray.worker.preamble import PreambleAcceptor
+from lbarray.worker.settings import HttpSettings
 from lbarray.worker.tls.acceptor import TlsAcceptor
 from lbarray.worker.tls.contexts import Policy
 from lbarray.worker.tls.limiter import HandshakeLimiter
@@ -29,14 +30,14 @@ class ListenerSpec:
     """One service to listen for.
 
     :ivar name: the configuration's.
-    :ivar upgrades: protocols that its clients may switch to.
+    :ivar http: what its clients may do.
     :ivar proxies: networks whose connections begin with a PROXY header.
     """
 
     name: str
     service_id: ServiceId
     tls: TlsSettings | None = None
-    upgrades: tuple[str, ...] = ("websocket",)
+    http: HttpSettings = HttpSettings()
     proxies: tuple[IPv4Network | IPv6Network, ...] = ()
 
 
@@ -48,7 +49,7 @@ def make_store(spec: ListenerSpec, factory: ClientFactory, counters: Counters) -
     tls = spec.tls
     if tls is None:
         return None
-    policy = Policy(profile=tls.profile, protocols=getattr(factory, "alpn", (b"http/1.1",)), clients=tls.clients)
+    policy = Policy(profile=tls.profile, protocols=spec.http.alpn, clients=tls.clients)
     store = CertificateStore(service=spec.name, files=tls.files, policy=policy, strict=tls.strict, counters=counters)
     store.load()
     return store

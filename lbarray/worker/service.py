@@ -130,7 +130,7 @@ class WorkerService(Service):
             limits=self._limits,
             counters=self._counters,
             forwarding=self._forwarding,
-            upgrades=spec.upgrades,
+            http=spec.http,
             lifetimes=self._lifetimes,
             node_name=self._node_name,
             connector=self._connector,
@@ -182,7 +182,7 @@ class WorkerService(Service):
                     filters=self._filters,
                     limits=limits,
                     forwarding=self._forwarding,
-                    upgrades=spec.upgrades,
+                    http=spec.http,
                     node_name=node_name,
                     connector=connector,
                 )

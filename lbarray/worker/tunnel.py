@@ -14,13 +14,15 @@ class Tunnel:
     Each side's end is passed on as an end of writing, so that the other direction may go on; when both
     have ended, or one side breaks, both are closed.
 
+    :param moving: called when something passes.
     :param ended: called once, when neither side is of use any more.
     :ivar moved: octets to the back end, and to the client.
     """
 
-    def __init__(self, client: Any, backend: Any, ended: Callable[[], None]) -> None:
+    def __init__(self, client: Any, backend: Any, moving: Callable[[], None], ended: Callable[[], None]) -> None:
         self._client = client
         self._backend = backend
+        self._moving = moving
         self._ended: Callable[[], None] | None = ended
         self._client_ended = False
         self._backend_ended = False
@@ -38,11 +40,13 @@ class Tunnel:
     def from_client(self, data: bytes) -> None:
         """Octets of the client."""
         self.moved[0] += len(data)
+        self._moving()
         self._backend.write(data)
 
     def from_backend(self, data: bytes) -> None:
         """Octets of the back end."""
         self.moved[1] += len(data)
+        self._moving()
         self._client.write(data)
 
     def client_ended(self) -> None:

@@ -128,7 +128,8 @@ class ArrayTests(SynchronousTestCase):
 
     def test_head_and_post(self) -> None:
         """HEAD has no content, POST has its own."""
-        self.assertIn("HTTP/1.1 200 OK", self.curl("-I", "/whoami.html"))
+        self.assertIn("HTTP/2 200", self.curl("-I", "/whoami.html"))
+        self.assertIn("HTTP/1.1 200 OK", self.curl("-I", "--http1.1", "/whoami.html"))
         self.assertIn("ordered from", self.curl("-d", "amount=2", "/order"))
 
     def test_back_end_down_and_up(self) -> None:
