@@ -169,6 +169,7 @@ class NodeReport:
     :ivar weight: what the configuration gives it, against the others'.
     :ivar share: how much of that it takes now, in thousandths: less while it starts or is busier than the others.
     :ivar owned: the VIPs that it owns.
+    :ivar configuration: version of the configuration that it runs; :ivar version: that of the program.
     """
 
     name: str
@@ -182,6 +183,8 @@ class NodeReport:
     share: int = 1000
     incarnation: int = 0
     owned: tuple[Address, ...] = ()
+    configuration: str = ""
+    version: str = ""
 
 
 @attrs.frozen

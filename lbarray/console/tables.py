@@ -71,39 +71,40 @@ def failover_table(status: Mapping[str, object]) -> str:
 
 
 def array_table(status: Mapping[str, object]) -> str:
-    """The nodes: who is in, who owns the VIPs, how busy each is."""
+    """The nodes: who is in, who owns the VIPs, how busy each is, what each runs."""
     membership = _part(status, "membership")
     rows = []
     for name, member in _part(membership, "members").items():
         assert isinstance(member, Mapping)
+        cpu = member.get("cpu")
         rows.append(
             [
                 name,
                 member.get("address"),
                 " ".join(_vips(member)),
-                member.get("accepting"),
-                member.get("draining"),
+                "draining" if member.get("draining") else "accepts" if member.get("accepting") else "accepts nobody",
                 member.get("weight"),
                 member.get("connections"),
                 member.get("requests_per_s"),
-                member.get("cpu"),
+                round(100 * cpu) if isinstance(cpu, int | float) else None,
                 member.get("since_s"),
+                member.get("configuration"),
             ]
         )
     missing = membership.get("missing")
     for name in missing if isinstance(missing, list) else []:
-        rows.append([name, "", "missing", False, None, None, None, None, None, None])
+        rows.append([name, "", "", "missing", None, None, None, None, None, ""])
     heads = [
         "node",
         "address",
-        "vip",
-        "accepting",
-        "draining",
+        "vips",
+        "state",
         "weight",
         "connections",
         "requests/s",
-        "cpu",
+        "cpu %",
         "in for s",
+        "configuration",
     ]
     return table(heads, rows)
 
@@ -131,6 +132,28 @@ def pools_table(status: Mapping[str, object]) -> str:
 
 def status_tables(status: Mapping[str, object]) -> str:
     """The whole status for people."""
-    head = f"node {status['node']} of array {status['array']}, up {status['uptime_s']} s"
-    parts = [head, array_table(status), failover_table(status), services_table(status), pools_table(status)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    configuration = _part(status, "configuration")
+    lines = [
+        f"node {status['node']} of array {status['array']}, lbarray {status['version']}, up {status['uptime_s']} s"
+    ]
+    if version := configuration.get("version"):
+        lines.append(f"configuration {version} of {configuration.get('file')}")
+    if refused := configuration.get("refused"):
+        lines.append(f"the last reload was refused: {refused}")
+    versions = {
+        str(member.get("configuration"))
+        for member in _part(_part(status, "membership"), "members").values()
+        if isinstance(member, Mapping) and member.get("configuration")
+    }
+    if len(versions) > 1:
+        lines.append("the nodes run different configurations: lbarray push FILE gives all of them the same")
+    parts = ["\n".join(lines)]
+    for key, make in (
+        ("membership", array_table),
+        ("failover", failover_table),
+        ("services", services_table),
+        ("pools", pools_table),
+    ):
+        if _part(status, key):
+            parts.append(make(status))
+    return "\n\n".join(parts) + "\n"

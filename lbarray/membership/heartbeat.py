@@ -29,6 +29,8 @@ class _Field(enum.IntEnum):
     SHARE = 10
     OWNED_IPV4 = 32
     OWNED_IPV6 = 33
+    CONFIGURATION = 11
+    VERSION = 12
 
 
 class _Flag(enum.IntFlag):
@@ -57,6 +59,8 @@ def encode_report(report: NodeReport) -> bytes:
         (_Field.CPU, _F32.pack(load.cpu)),
         (_Field.ACCEPT_QUEUE, _U32.pack(min(load.accept_queue, 0xFFFFFFFF))),
         (_Field.SHARE, _U16.pack(report.share)),
+        (_Field.CONFIGURATION, report.configuration.encode()[:40]),
+        (_Field.VERSION, report.version.encode()[:40]),
     ]
     for field, version in ((_Field.OWNED_IPV4, 4), (_Field.OWNED_IPV6, 6)):
         # As many as a field holds: 63 and 15.
@@ -111,6 +115,8 @@ def decode_report(body: bytes, *, name: str, incarnation: int) -> NodeReport:
             share=int(number(_Field.SHARE, _U16, 1000)),
             incarnation=incarnation,
             owned=(*_addresses(values, _Field.OWNED_IPV4, 4), *_addresses(values, _Field.OWNED_IPV6, 16)),
+            configuration=values.get(_Field.CONFIGURATION, b"").decode(),
+            version=values.get(_Field.VERSION, b"").decode(),
         )
     except (ValueError, struct.error) as error:
         raise BadDatagram("no_heartbeat", f"a heartbeat of node {name} with {error}") from None

@@ -287,6 +287,8 @@ class MembershipService(Service):
                 "requests_per_s": round(report.load.requests_per_s, 1),
                 "cpu": round(report.load.cpu, 3),
                 "accept_queue": report.load.accept_queue,
+                "configuration": report.configuration,
+                "version": report.version,
                 "since_s": round(now - (self.table.since(report.name) or now), 1),
             }
         missing = sorted(set(self._peers) - set(members))

@@ -50,11 +50,16 @@ class Configuring:
         self._since = node.reactor.seconds()
         self._refused = ""
 
+    @property
+    def version(self) -> str:
+        """That of the file; empty without one."""
+        return self.file.version if self.file else ""
+
     def status(self) -> dict[str, object]:
         """What the console shows."""
         return {
             "file": str(self.file.path) if self.file else "",
-            "version": self.file.version if self.file else "",
+            "version": self.version,
             "since_s": round(self._node.reactor.seconds() - self._since, 1),
             "refused": self._refused,
         }

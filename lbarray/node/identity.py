@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+
 from lbarray.config.model import Config
 from lbarray.config.problems import nearest
 from lbarray.errors import BadConfig, Problem
@@ -11,7 +14,16 @@ from lbarray.kernel.journal import Journal
 from lbarray.kernel.macvlan import remove_macvlan
 from lbarray.scheduler import bpf_plane, packet_plane
 
-__all__ = ["journal_of", "node_name"]
+__all__ = ["journal_of", "node_name", "program_version"]
+
+
+@cache
+def program_version() -> str:
+    """The version of lbarray that runs."""
+    try:
+        return version("lbarray")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def node_name(config: Config, name: str | None, source: str) -> str:

@@ -33,7 +33,8 @@ from lbarray.node.array_parts import make_failover, make_feedback, make_membersh
 from lbarray.node.backend_parts import make_backends
 from lbarray.node.configuring import Configuring
 from lbarray.node.draining import Draining
-from lbarray.node.identity import journal_of
+from lbarray.node.identity import journal_of, program_version
+from lbarray.node.pushing import Pushing
 from lbarray.node.view import make_console, node_view
 from lbarray.node.worker_parts import make_rewriting, make_worker
 from lbarray.rewrite.service import RewriteService
@@ -118,6 +119,7 @@ class NodeService(MultiService):
         if not config.standalone:
             self._journal = journal_of(config, self.node_name)
             self._build_array(self._journal)
+        self.pushing = Pushing(self)
         self.drainage = Draining(self)
         parts.append(self.drainage)
         self._parts = [*make_console(self, node_view(self)), *parts]
@@ -249,6 +251,8 @@ class NodeService(MultiService):
             share=self.feedback.share if self.feedback is not None else 1000,
             incarnation=self._incarnation,
             owned=self.failover.active if self.failover is not None else (),
+            configuration=self.configuring.version,
+            version=program_version(),
         )
 
     def _accepting(self) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 
 from twisted.application.service import Service
 
@@ -12,18 +11,12 @@ from lbarray.console.manhole import ManholeService
 from lbarray.console.service import ApiService, ApiSocketService
 from lbarray.console.view import NodeView
 from lbarray.node.actions import node_actions
+from lbarray.node.identity import program_version
 
 if typing.TYPE_CHECKING:
     from lbarray.node.service import NodeService
 
 __all__ = ["make_console", "node_view"]
-
-
-def _version() -> str:
-    try:
-        return version("lbarray")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def node_view(node: NodeService) -> NodeView:
@@ -51,7 +44,7 @@ def node_view(node: NodeService) -> NodeView:
     return NodeView(
         node=node.node_name,
         array=node.config.array.name,
-        version=_version(),
+        version=program_version(),
         uptime_s=node.uptime_s,
         counters=node.counters,
         parts=parts,

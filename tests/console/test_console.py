@@ -11,12 +11,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from lbarray.console.actions import Action, Actions, Argument, Refused
 from lbarray.console.manhole import namespace
 from lbarray.console.metrics import exposition
-from lbarray.console.tables import array_table, pools_table, services_table, table
+from lbarray.console.tables import array_table, pools_table, services_table, status_tables, table
 from lbarray.console.view import NodeView
 from lbarray.telemetry.counters import Counters
 
 MEMBER = {
     "address": "192.0.2.1",
+    "roles": ["SCHEDULER", "WORKER"],
+    "configuration": "0123456789ab",
     "accepting": True,
     "draining": False,
     "weight": 100,
@@ -155,8 +157,15 @@ class TableTests(SynchronousTestCase):
     def test_array(self) -> None:
         """Who is in, who owns the VIPs, who is missing."""
         lines = array_table(PARTS).splitlines()
-        self.assertEqual(lines[2].split()[:4], ["a", "192.0.2.1", "192.0.2.100", "yes"])
-        self.assertEqual(lines[3].split(), ["b", "missing", "no"])
+        self.assertEqual(lines[2].split()[:4], ["a", "192.0.2.1", "192.0.2.100", "accepts"])
+        self.assertEqual(lines[3].split(), ["b", "missing"])
+
+    def test_different_configurations(self) -> None:
+        """Nodes that do not run the same configuration are noticed, with what to do."""
+        status: dict[str, Any] = {"node": "a", "array": "shop", "version": "1", "uptime_s": 1.0, **PARTS}
+        self.assertNotIn("lbarray push", status_tables(status))
+        members = {"a": MEMBER, "b": {**MEMBER, "configuration": "ba9876543210"}}
+        self.assertIn("lbarray push", status_tables(status | {"membership": {"members": members}}))
 
     def test_tolerant(self) -> None:
         """A node without these parts has empty tables, not errors."""
