@@ -130,6 +130,9 @@ def pools_table(status: Mapping[str, object]) -> str:
     return table(["pool", "back end", *(key.replace("_s", " s") for key in keys)], rows)
 
 
+_PARTS = {"membership": array_table, "failover": failover_table, "services": services_table, "pools": pools_table}
+
+
 def status_tables(status: Mapping[str, object]) -> str:
     """The whole status for people."""
     configuration = _part(status, "configuration")
@@ -148,12 +151,7 @@ def status_tables(status: Mapping[str, object]) -> str:
     if len(versions) > 1:
         lines.append("the nodes run different configurations: lbarray push FILE gives all of them the same")
     parts = ["\n".join(lines)]
-    for key, make in (
-        ("membership", array_table),
-        ("failover", failover_table),
-        ("services", services_table),
-        ("pools", pools_table),
-    ):
+    for key, make in _PARTS.items():
         if _part(status, key):
             parts.append(make(status))
     return "\n\n".join(parts) + "\n"

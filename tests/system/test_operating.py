@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from lbarray.testbed.certificates import write_certificate
-from lbarray.testbed.nodes import NODES, SITE, VIP, Array, wait_for
+from lbarray.testbed.nodes import NODES, SITE, VIP, Array, twistd, wait_for
 from tests.system.test_array import need_namespaces
 
 #: Opens connections, asks once over each, keeps them, and asks again over each when told to.
@@ -57,10 +60,8 @@ print(json.dumps({"good": good}), flush=True)
 """
 
 
-class ReloadTests(SynchronousTestCase):
-    """``lbarray reload`` and SIGHUP."""
-
-    HELD = 1000
+class OperatingCase(SynchronousTestCase):
+    """Commands on nodes."""
 
     def setUp(self) -> None:
         need_namespaces()
@@ -73,6 +74,12 @@ class ReloadTests(SynchronousTestCase):
         """What a command prints, errors too."""
         command = [sys.executable, "-m", "lbarray", *arguments, "--socket", f"{array.folder}/state/{name}.sock"]
         return array.host(name).run("sh", "-c", f"{shlex.join(command)} 2>&1", check=False)
+
+
+class ReloadTests(OperatingCase):
+    """``lbarray reload`` and SIGHUP."""
+
+    HELD = 1000
 
     def test_reload_under_load(self) -> None:
         """A service, weights, a certificate, routes and filters change; no request and no connection breaks."""
@@ -145,3 +152,84 @@ class ReloadTests(SynchronousTestCase):
             said = self.said(array, "a", "reload")
             self.assertIn('routes[0].pool: found "othr"; accepted: "other"', said)
             self.assertEqual((array.status("a") or {})["configuration"]["version"], answer["version"])
+
+
+class PushAndUpgradeTests(OperatingCase):
+    """The whole array from one place."""
+
+    def test_push_then_upgrade(self) -> None:
+        """A push reaches every node's own file; then each node is drained and restarted, and no request fails."""
+        with Array() as array:
+            for name in NODES:
+                array.host(name).kill()
+                folder = array.folder / f"etc-{name}"
+                folder.mkdir()
+                for file in ("array.key", "site.crt", "site.key", "manhole.password", "api.token", "array.toml"):
+                    shutil.copy2(array.folder / file, folder / file)
+                text = (folder / "array.toml").read_text().replace('"state"', f'"{array.folder}/state"')
+                (folder / "array.toml").write_text(text)
+                array.start_node(name, config=folder / "array.toml")
+            array.wait_ready()
+            new = text.replace('"10.77.0.21:80"', '"10.77.0.21:80", weight = 3')
+            (array.folder / "new.toml").write_text(new)
+            pushed = self.command(array, "b", "push", str(array.folder / "new.toml"))
+            self.assertEqual(pushed["nodes"], ["b", "a", "c"])
+            for name in NODES:
+                self.assertEqual((array.folder / f"etc-{name}" / "array.toml").read_text(), new)
+                self.assertEqual((array.status(name) or {})["configuration"]["version"], pushed["version"])
+
+            clients = array.start_clients(
+                array.load(seconds=60.0, threads=2, pause_s=0.01, per_connection=5, timeout_s=5.0)
+            )
+            wait_for(lambda: len(clients.so_far()) > 30, "traffic")
+            done = self.upgrade(array)
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+            seen = len(clients.so_far())
+            wait_for(lambda: len(clients.so_far()) > seen + 20, "traffic after the last node")
+            failed = [answer for answer in clients.so_far() if not answer.good]
+            self.assertEqual(failed, [])
+            for name in NODES:
+                # Killed by this test at first, then started, then restarted by the upgrade.
+                self.assertGreaterEqual(array.log_of(name).count(f"node {name} of array testbed runs"), 2)
+
+    def upgrade(self, array: Array) -> subprocess.CompletedProcess[str]:
+        """Run the script, with namespaces in place of ssh and a restart by hand in place of systemd's."""
+        folder = array.folder
+        start = shlex.join([*twistd(), "-n", "--pidfile=", "lbarray", "--config"])
+        (folder / "on").write_text(
+            "#!/bin/sh\n"
+            f"namespace=$(ip netns list | grep -o 'lba-{os.getpid()}-[0-9]*-'$1'\\>')\nshift\n"
+            'exec ip netns exec "$namespace" sh -c "$*"\n'
+        )
+        (folder / "restart").write_text(
+            "#!/bin/sh\n"
+            "namespace=$(ip netns identify $$); node=${namespace##*-}; daemons=\n"
+            "for pid in $(ip netns pids $namespace); do\n"
+            '  tr "\\0" " " </proc/$pid/cmdline | grep -q " lbarray --config\\| lbarray node" || continue\n'
+            '  daemons="$daemons $pid"\n'
+            "done\n"
+            "kill $daemons\n"
+            "for pid in $daemons; do\n"
+            "  while kill -0 $pid 2>/dev/null && ! grep -q zombie /proc/$pid/status; do sleep 0.05; done\n"
+            "done\n"
+            f"setsid {start} {folder}/etc-$node/array.toml --node $node >>{folder}/$node.log 2>&1 </dev/null &\n"
+        )
+        for name in ("on", "restart"):
+            (folder / name).chmod(0o755)
+        socket = f"LBARRAY_SOCKET={folder}/state/$(ip netns identify $$ | sed s/.*-//).sock"
+        script = Path(__file__).resolve().parent.parent.parent / "tools" / "upgrade-array"
+        environment = {
+            "REMOTE": f"{folder}/on %s",
+            "UPGRADE": "true",
+            "RESTART": f"{folder}/restart",
+            "LBARRAY": f"env {socket} {sys.executable} -m lbarray",
+            "DRAIN_S": "15",
+        }
+        return subprocess.run(
+            [str(script), "c", "b", "a"],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=100,
+        )
