@@ -1,37 +1,37 @@
 """The commands of ``lbarray``. Each takes parsed arguments and returns its exit code.
 
-One module for each subject, named in :data:`SUBJECTS`; its ``add`` gives its commands to the registry.
+One module for each subject; its ``add`` gives its commands to the registry. A module that is here is found.
 """
 
 from __future__ import annotations
 
+import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from importlib import import_module
 from types import ModuleType
 
-from lbarray.commands import array, backends, certificates, configuration, failover, look, machine, rewriting, top
 from lbarray.commands.registry import Commands
 from lbarray.errors import ArrayError
 
 __all__ = ["main"]
 
-SUBJECTS: tuple[ModuleType, ...] = (
-    machine,
-    look,
-    top,
-    array,
-    backends,
-    failover,
-    certificates,
-    configuration,
-    rewriting,
-)
+#: What ``lbarray --help`` says first; the other subjects follow by name.
+FIRST = ("begin", "doctor", "machine", "look", "top")
+
+
+def _subjects() -> Iterator[ModuleType]:
+    names = [found.name for found in pkgutil.iter_modules(__path__) if not found.ispkg]
+    for name in sorted(names, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name)):
+        module = import_module(f"{__name__}.{name}")
+        if hasattr(module, "add"):
+            yield module
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; errors that lbarray foresees are one message, not a traceback."""
     commands = Commands()
-    for subject in SUBJECTS:
+    for subject in _subjects():
         subject.add(commands)
     arguments = commands.parser.parse_args(argv)
     try:
