@@ -47,4 +47,5 @@ bpf: $(VENV)/.ready
 	@if command -v clang >/dev/null; then $(BIN)/python -m lbarray.bpf.build; fi
 
 clean:
-	rm -rf build $(VENV) lbarray/bpf/*.o lbarray/scheduler/*.so *.egg-info .mypy_cache .ruff_cache
+	find lbarray -name '*.so' -delete
+	rm -rf build $(VENV) lbarray/bpf/*.o *.egg-info .mypy_cache .ruff_cache

@@ -66,7 +66,7 @@ class Bench:
             self.stop(process)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def start(self, *command: str, cpu: int, inside: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    def start(self, *command: str, cpu: int | str, inside: Sequence[str] = ()) -> subprocess.Popen[bytes]:
         """Start a process on one processor; ``inside`` is a prefix such as ``ip netns exec NAME``."""
         log = (self.folder / f"{Path(command[0]).name}-{len(self._processes)}.log").open("wb")
         process = subprocess.Popen(
@@ -120,7 +120,7 @@ class Bench:
         paths += f"uwsgi_temp_path {work}/uwsgi; scgi_temp_path {work}/scgi;"
         (work / "nginx.conf").write_text(
             f"daemon off; master_process off; worker_processes 1; pid {work}/pid; error_log {work}/error.log crit;\n"
-            "events { worker_connections 4096; }\n"
+            "events { worker_connections 16384; }\n"
             f"http {{ access_log off; keepalive_requests 100000000; sendfile on; tcp_nodelay on; {paths}\n"
             f"{servers}\n}}\n"
         )

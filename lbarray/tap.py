@@ -131,6 +131,7 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     from lbarray.daemon.service import Daemon
+    from lbarray.kernel.descriptors import raise_descriptor_limit
     from lbarray.node import node_name
     from lbarray.worker.loop import make_lean
 
@@ -150,6 +151,7 @@ def makeService(options: Options) -> IService:
         # No timer runs yet, so the reactor may as well count by the clock that nobody sets.
         vars(reactor)["seconds"] = time.monotonic
         make_lean(reactor)
+        raise_descriptor_limit()
         return Daemon(reactor=reactor, config=config, name=name, roles=roles, file=file, log_to=_log_to(options))
     except ArrayError as error:
         refuse(error)

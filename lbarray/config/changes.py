@@ -14,6 +14,8 @@ __all__ = ["LIVE", "Difference", "differences", "needing_restart"]
 
 #: Sections whose every change a running node takes up; anything else needs a restart of the node.
 LIVE: Final = ("services", "pools", "routes", "cdn", "filters", "worker")
+#: Keys of these sections that need one all the same.
+FIXED: Final = ("worker.processes",)
 
 
 @attrs.frozen
@@ -36,7 +38,7 @@ class Difference:
     @property
     def live(self) -> bool:
         """A running node can take it up."""
-        return self.section in LIVE
+        return self.section in LIVE and self.key not in FIXED
 
     def __str__(self) -> str:
         if not self.before:

@@ -7,6 +7,7 @@ from typing import Annotated
 import attrs
 
 from lbarray.config.scalars import (
+    Accepts,
     Flag,
     Interface,
     IpAddress,
@@ -98,6 +99,14 @@ class Service:
     proxies: tuple[NetworkText, ...] = ()
 
 
+def _processes(found: object) -> int | str:
+    if found == "auto":
+        return "auto"
+    if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found <= 256:
+        raise ValueError(found)
+    return found
+
+
 @attrs.frozen
 class Worker:
     """``[worker]``: how clients' connections are served.
@@ -116,6 +125,8 @@ class Worker:
         ``-Host``), ``forwarded`` (RFC 7239) or ``both``.
     :ivar trusted_hops: networks of proxies before us whose word on the client counts; all other clients'
         ``X-Forwarded-`` and ``Forwarded`` fields are dropped.
+    :ivar processes: how many processes serve; ``"auto"`` is one for each processor that the daemon may use. With 0
+        the node serves in its own process.
     :ivar stop_grace: how long running requests may take to end when the node stops.
     """
 
@@ -132,3 +143,4 @@ class Worker:
     forwarded: Annotated[str, one_of("x-forwarded", "forwarded", "both")] = "x-forwarded"
     trusted_hops: tuple[Interface, ...] = ()
     stop_grace: Seconds = 10.0
+    processes: Annotated[int | str, Accepts(_processes, 'a whole number from 0 to 256, or "auto"')] = 0

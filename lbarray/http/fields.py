@@ -24,6 +24,7 @@ HOP: Final = 8
 FORWARDED: Final = 9
 MAX_FORWARDS: Final = 10
 VIA_FIELD: Final = 11
+OURS: Final = 12
 
 _KINDS = {
     b"host": HOST,
@@ -40,10 +41,10 @@ _KINDS = {
     b"proxy-authorization": HOP,
     b"http2-settings": HOP,
     # Only we say who a client has proved to be (RFC 9440 §4); gateways to CGI and WSGI do not tell "_" from "-".
-    b"client-cert": HOP,
-    b"client-cert-chain": HOP,
-    b"client_cert": HOP,
-    b"client_cert_chain": HOP,
+    b"client-cert": OURS,
+    b"client-cert-chain": OURS,
+    b"client_cert": OURS,
+    b"client_cert_chain": OURS,
     # What an unknown client says of itself is not passed on.
     b"x-forwarded-for": FORWARDED,
     b"x-forwarded-proto": FORWARDED,

@@ -68,7 +68,7 @@ def request_head(
         elif kind == known.FORWARDED:
             if trusts_forwarded:
                 forwarded.append((name, value))
-        else:
+        elif kind != known.OURS:
             special.append((kind, value))
     if size > limits.max_head or count > limits.max_fields:
         raise BadMessage("head_too_large", f"a head of over {limits.max_head} octets", 431)

@@ -19,6 +19,9 @@ from lbarray.http.target import normal_form
 
 __all__ = ["METHODS", "RequestParser", "RequestSink", "checked_expectation", "checked_method"]
 
+#: Fields of a request that end here.
+_DROPPED = (known.HOP, known.OURS)
+
 #: The methods of HTTP that both versions serve: those that llhttp knows, without the refused ones.
 METHODS = frozenset(
     b"ACL BIND CHECKOUT COPY DELETE GET HEAD LINK LOCK M-SEARCH MERGE MKACTIVITY MKCALENDAR MKCOL MOVE NOTIFY OPTIONS "
@@ -273,7 +276,7 @@ class RequestParser:
         elif kind == known.FORWARDED:
             if self._trusts_forwarded:
                 self._forwarded.append((name, value))
-        elif kind != known.HOP and not self._before_body:
+        elif kind not in _DROPPED and not self._before_body:
             self._special.append((kind, value))
 
     def _trailer(self, name: bytes, value: bytes) -> None:

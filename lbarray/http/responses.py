@@ -14,6 +14,9 @@ from lbarray.http.refusals import BadMessage
 
 __all__ = ["ResponseParser", "ResponseSink"]
 
+#: Octets of content still to come from which on they are passed by llhttp.
+_DIRECT = 16384
+
 
 class ResponseSink(Protocol):
     """Hears a back end's responses. May raise nothing."""
@@ -46,12 +49,14 @@ class ResponseParser:
 
     __slots__ = (
         "_delimited",
+        "_direct",
         "_expecting",
         "_fields",
         "_head_octets",
         "_head_request",
         "_in_head",
         "_interim",
+        "_left",
         "_limits",
         "_parser",
         "_persistent",
@@ -85,6 +90,8 @@ class ResponseParser:
         self._head_octets = 0
         self._size = 0
         self._quiet = 0
+        self._left = 0
+        self._direct = False
         self._tail = b""
         self._persistent = True
         self.begun = False
@@ -99,12 +106,16 @@ class ResponseParser:
         self._head_octets = 0
         self._quiet = 0
         self._tail = b""
+        self._direct = False
 
     def feed(self, data: bytes) -> None:
         """:raises BadMessage: nothing further on this connection can be trusted."""
         if not self._expecting:
             raise BadMessage("unexpected", "octets from a back end that was not asked")
         self.begun = True
+        if self._direct:
+            self._content(data)
+            return
         self._quiet += len(data)
         try:
             self._parser.feed_data(data)
@@ -133,6 +144,22 @@ class ResponseParser:
                 raise self._too_large()
         elif self._quiet > self._limits.max_head + 65536:
             raise BadMessage("chunks", "framing of chunks without content")
+        # What is left is content of a known length: llhttp would only copy it.
+        self._direct = self._left >= _DIRECT
+
+    def _content(self, data: bytes) -> None:
+        """Some of a long content, as it was read."""
+        size = len(data)
+        if size < self._left:
+            self._left -= size
+            self.sink.response_body(data)
+            return
+        left, self._left, self._direct = self._left, 0, False
+        self._expecting = False
+        self._parser = httptools.HttpResponseParser(self)  # the old one still waits for the content
+        self.sink.response_body(data[:left] if size > left else data)
+        # Octets behind the response were not asked for: the connection is not worth keeping.
+        self.sink.response_end(self._persistent and size == left)
 
     def _too_large(self) -> BadMessage:
         return BadMessage("head_too_large", f"a response head of over {self._limits.max_head} octets")
@@ -151,6 +178,7 @@ class ResponseParser:
         if not self._expecting:
             raise BadMessage("unexpected", "a second response to one request")
         self._in_head = True
+        self._left = 0
         self._size = 0
         self._fields = []
         self._special = []
@@ -192,6 +220,7 @@ class ResponseParser:
                 if status != 204 and status >= 200:  # RFC 9110 §8.6
                     fields.append((b"Content-Length", value))
                     has_length = True
+                    self._left = int(value)
             elif kind == known.TRANSFER_ENCODING:
                 if value.strip(b" \t").lower() != b"chunked" or version == (1, 0):
                     raise BadMessage("transfer_coding", f"a response with the transfer coding {value[:40]!r}")
@@ -218,12 +247,14 @@ class ResponseParser:
 
     def on_body(self, data: bytes) -> None:
         self._quiet = 0
+        self._left -= len(data)
         self.sink.response_body(data)
 
     def on_message_complete(self) -> None:
         if self._interim:
             return
         self._expecting = False
+        self._left = 0
         if self._trailers:
             trailers, self._trailers = self._trailers, []
             self.sink.response_trailers(trailers)

@@ -12,9 +12,11 @@ from lbarray.config.model import Config
 from lbarray.console.actions import Refused
 from lbarray.errors import ArrayError, SystemRefused
 from lbarray.node.backend_parts import backends_settings
+from lbarray.node.process_parts import process_settings
 from lbarray.node.rewriting import rewriting_settings
 from lbarray.node.worker_parts import worker_settings
 from lbarray.values import PlaneService
+from lbarray.worker.processes.parent import WorkerProcesses
 
 if typing.TYPE_CHECKING:
     from lbarray.node.service import NodeService
@@ -108,7 +110,14 @@ class Configuring:
             if (new.cdn, new.filters) != (old.cdn, old.filters):
                 node.rewriting.reconfigure(**rewriting_settings(config=new, counters=node.counters))
             # The worker first: it is the one that the machine may refuse something.
-            node.worker.reconfigure(**worker_settings(config=new, node_name=node.node_name, rewriting=node.rewriting))
+            if isinstance(node.worker, WorkerProcesses):
+                node.worker.reconfigure(
+                    **process_settings(config=new, node_name=node.node_name, secret=node.secret, counters=node.counters)
+                )
+            else:
+                node.worker.reconfigure(
+                    **worker_settings(config=new, node_name=node.node_name, rewriting=node.rewriting)
+                )
             node.backends.reconfigure(
                 **backends_settings(reactor=node.reactor, config=new, secret=node.secret),
             )

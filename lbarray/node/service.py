@@ -34,6 +34,7 @@ from lbarray.node.backend_parts import make_backends
 from lbarray.node.configuring import Configuring
 from lbarray.node.draining import Draining
 from lbarray.node.identity import journal_of, program_version
+from lbarray.node.process_parts import make_processes, process_count
 from lbarray.node.pushing import Pushing
 from lbarray.node.view import make_console, node_view
 from lbarray.node.worker_parts import make_rewriting, make_worker
@@ -44,6 +45,7 @@ from lbarray.telemetry.counters import Counters
 from lbarray.telemetry.events import RecentEvents
 from lbarray.values import Address, Load, NodeReport, Role
 from lbarray.worker.acceptance import AcceptanceCheck
+from lbarray.worker.processes.parent import WorkerProcesses
 from lbarray.worker.service import WorkerService
 
 __all__ = ["NodeService"]
@@ -83,7 +85,7 @@ class NodeService(MultiService):
         self._mac = b""
         self._parts: list[Service] = []
         self.backends: BackendsService | None = None
-        self.worker: WorkerService | None = None
+        self.worker: WorkerService | WorkerProcesses | None = None
         self.acceptance: AcceptanceCheck | None = None
         self.membership: MembershipService | None = None
         self.feedback: FeedbackService | None = None
@@ -107,14 +109,7 @@ class NodeService(MultiService):
                 reactor=self.reactor, config=config, secret=self.secret, counters=self.counters
             )
             self.rewriting = make_rewriting(reactor=self.reactor, config=config, counters=self.counters)
-            self.worker = make_worker(
-                reactor=self.reactor,
-                config=config,
-                node_name=self.node_name,
-                backends=self.backends,
-                rewriting=self.rewriting,
-                counters=self.counters,
-            )
+            self.worker = self._make_worker(self.backends, self.rewriting)
             parts += [self.backends, self.rewriting, self.worker]
         if not config.standalone:
             self._journal = journal_of(config, self.node_name)
@@ -123,6 +118,27 @@ class NodeService(MultiService):
         self.drainage = Draining(self)
         parts.append(self.drainage)
         self._parts = [*make_console(self, node_view(self)), *parts]
+
+    def _make_worker(self, backends: BackendsService, rewriting: RewriteService) -> WorkerService | WorkerProcesses:
+        """Serves here, or by processes of its own."""
+        if process_count(self.config):
+            return make_processes(
+                reactor=self.reactor,
+                config=self.config,
+                node_name=self.node_name,
+                secret=self.secret,
+                backends=backends,
+                counters=self.counters,
+                changed=self._tell,
+            )
+        return make_worker(
+            reactor=self.reactor,
+            config=self.config,
+            node_name=self.node_name,
+            backends=backends,
+            rewriting=rewriting,
+            counters=self.counters,
+        )
 
     def _build_array(self, journal: Journal) -> None:
         config = self.config
@@ -260,6 +276,8 @@ class NodeService(MultiService):
         return (
             self.acceptance is not None
             and self.acceptance.accepting
+            and self.worker is not None
+            and self.worker.serving
             and self.membership is not None
             and self.membership.settled
         )

@@ -12,6 +12,7 @@ from lbarray.console.service import ApiService, ApiSocketService
 from lbarray.console.view import NodeView
 from lbarray.node.actions import node_actions
 from lbarray.node.identity import program_version
+from lbarray.worker.processes.parent import WorkerProcesses
 
 if typing.TYPE_CHECKING:
     from lbarray.node.service import NodeService
@@ -32,13 +33,15 @@ def node_view(node: NodeService) -> NodeView:
             ("membership", node.membership),
             ("feedback", node.feedback),
             ("services", node.worker),
-            ("pools", node.backends),
             ("rewriting", node.rewriting),
         ):
             if part is not None:
                 there[key] = part.status
         if node.backends is not None:
             there["balancing"] = node.backends.load_status
+            there["pools"] = lambda: pools_status(node)
+        if isinstance(node.worker, WorkerProcesses):
+            there["workers"] = node.worker.processes_status
         return there
 
     return NodeView(
@@ -51,6 +54,19 @@ def node_view(node: NodeService) -> NodeView:
         actions=node_actions(node),
         events=node.events,
     )
+
+
+def pools_status(node: NodeService) -> dict[str, object]:
+    """The back ends as the node sees them, with what its worker processes did."""
+    assert node.backends is not None
+    status = node.backends.status()
+    if isinstance(node.worker, WorkerProcesses):
+        for pool, members in node.worker.pools().items():
+            own = status.get(pool)
+            for name, sums in members.items():
+                if isinstance(own, dict) and name in own:
+                    own[name].update(sums)
+    return status
 
 
 def make_console(node: NodeService, view: NodeView) -> list[Service]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Callable
 from typing import Any
-
-from twisted.logger import Logger
 
 from lbarray.backends.service import BackendsService
 from lbarray.config import pools as pool_config
@@ -23,9 +23,7 @@ from lbarray.worker.tls.certificates import CertificateFiles
 from lbarray.worker.tls.contexts import ClientCertificates
 from lbarray.worker.tls.settings import TlsSettings
 
-log = Logger()
-
-__all__ = ["make_rewriting", "make_worker", "worker_settings"]
+__all__ = ["listener_specs", "make_rewriting", "make_worker", "worker_settings"]
 
 
 def make_rewriting(*, reactor: Any, config: Config, counters: Counters) -> RewriteService:
@@ -68,48 +66,47 @@ def make_worker(
     backends: BackendsService,
     rewriting: RewriteService,
     counters: Counters,
+    listening: Callable[[ListenerSpec], socket.socket] | None = None,
 ) -> WorkerService:
     """The listeners of every service."""
     return WorkerService(
         reactor=reactor,
         requests=backends,
         counters=counters,
+        listening=listening,
         access_log=make_access_log(config=config, node_name=node_name, counters=counters),
         **worker_settings(config=config, node_name=node_name, rewriting=rewriting),
     )
 
 
 def make_access_log(*, config: Config, node_name: str, counters: Counters) -> AccessLog | None:
-    """The log of ``[access_log]``. Where nobody asked for it by name, a folder that cannot be had leaves it out."""
+    """The log of ``[access_log]``."""
     wanted = config.access_log
     if not wanted.enabled:
         return None
-    path = wanted.path
-    if path is None:
-        path = config.array.state_dir / f"access-{node_name}.log"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.open("ab").close()
-        except OSError as error:
-            log.warn("no access log: {path}: {error}; set access_log.path", path=path, error=error.strerror)
-            return None
-    return AccessLog(path=path, style=wanted.format, counters=counters)
+    path = wanted.path or config.array.state_dir / f"access-{node_name}.log"
+    return AccessLog(path=path, style=wanted.format, counters=counters, required=wanted.path is not None)
+
+
+def listener_specs(config: Config) -> list[ListenerSpec]:
+    """What to listen for, in the order of the configuration."""
+    return [
+        ListenerSpec(
+            name=name,
+            service_id=config.service_id(name),
+            http=HttpSettings(upgrades=service.upgrades, http2=service.http2, h2c=service.h2c),
+            tls=_tls(service.tls) if service.tls else None,
+            proxies=service.proxies,
+        )
+        for name, service in config.services.items()
+    ]
 
 
 def worker_settings(*, config: Config, node_name: str, rewriting: RewriteService) -> dict[str, Any]:
     """What of a configuration the worker follows: at the start, and by ``reconfigure`` while it runs."""
     worker = config.worker
     return {
-        "listeners": [
-            ListenerSpec(
-                name=name,
-                service_id=config.service_id(name),
-                http=HttpSettings(upgrades=service.upgrades, http2=service.http2, h2c=service.h2c),
-                tls=_tls(service.tls) if service.tls else None,
-                proxies=service.proxies,
-            )
-            for name, service in config.services.items()
-        ],
+        "listeners": listener_specs(config),
         "filters": [rewriting] if rewriting.active else [],
         "limits": Limits(
             max_head=worker.max_head,

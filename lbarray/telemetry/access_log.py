@@ -15,13 +15,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from twisted.logger import Logger
+
 from lbarray.errors import SystemRefused
 from lbarray.telemetry.counters import Counters
 
 __all__ = ["FORMATS", "AccessLog", "Record", "combined_line", "json_line"]
 
-#: Lines that wait before they are handed to the writer at once; else the next flush takes them.
-BATCH = 256
+#: Lines that wait before they are handed to the writer at once; else the next flush takes them. Each handing over costs
+#: the reactor a fight for the interpreter, so there are few.
+BATCH = 4096
 #: Octets with the writer, above which lines are dropped.
 PENDING_LIMIT = 8 << 20
 
@@ -114,10 +117,22 @@ class AccessLog:
 
     :param path: opened for appending, so that several processes can share it.
     :param style: one of :data:`FORMATS`.
+    :param required: when it cannot be opened, that is an error; else there is no log, and a warning.
     :param now: seconds since the epoch.
     """
 
-    def __init__(self, *, path: Path, style: str, counters: Counters, now: Callable[[], float] = time.time) -> None:
+    log = Logger()
+
+    def __init__(
+        self,
+        *,
+        path: Path,
+        style: str,
+        counters: Counters,
+        required: bool = True,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._required = required
         self.path = path
         self._line, self._stamp = FORMATS[style]
         self._counters = counters
@@ -137,12 +152,20 @@ class AccessLog:
 
         :raises SystemRefused: it cannot be opened.
         """
-        self._fd = self._open()
+        try:
+            self._fd = self._open()
+        except SystemRefused as error:
+            if self._required:
+                raise
+            self.log.warn("no access log: {error}", error=error)
+            return
         self._thread = threading.Thread(target=self._write_all, name="access log", daemon=True)
         self._thread.start()
 
     def _open(self) -> int:
         try:
+            if not self._required:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
             return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
         except OSError as error:
             raise SystemRefused(
@@ -167,11 +190,11 @@ class AccessLog:
             with self._lock:
                 unwritten, self._unwritten = self._unwritten, 0
             self._counters.add("access_log_dropped", amount=unwritten)
-        if not lines:
+        if not lines or self._thread is None:
             return
         octets = b"".join(lines)
         with self._lock:
-            if self._pending + len(octets) > PENDING_LIMIT or self._thread is None:
+            if self._pending + len(octets) > PENDING_LIMIT:
                 self._counters.add("access_log_dropped", amount=len(lines))
                 return
             self._pending += len(octets)
@@ -180,7 +203,8 @@ class AccessLog:
     def reopen(self) -> None:
         """Write to a new file of this name from now on: the old one was renamed (SIGUSR1)."""
         self.flush()
-        self._work.put(b"")
+        if self._thread is not None:
+            self._work.put(b"")
 
     def stop(self, timeout_s: float = 2.0) -> None:
         """Write what is there and close; a disk that does not answer is not waited for longer than ``timeout_s``."""

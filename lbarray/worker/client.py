@@ -246,7 +246,10 @@ class ClientConnection(Exchange, Protocol):
         out = self._out
         if out and not self._lost:
             self.deadline = self.factory.seconds() + self._response_timeout_s
-            self.transport.write(out[0] if len(out) == 1 else b"".join(out))
+            if len(out) == 1:
+                self.transport.write(out[0])
+            else:
+                self.transport.writeSequence(out)
             self._out = []
 
     def respond_cut(self) -> None:

@@ -41,7 +41,7 @@ class ListenerSpec:
     proxies: tuple[IPv4Network | IPv6Network, ...] = ()
 
 
-def make_store(spec: ListenerSpec, factory: ClientFactory, counters: Counters) -> CertificateStore | None:
+def make_store(spec: ListenerSpec, factory: Any, counters: Counters) -> CertificateStore | None:
     """The certificates of a service, read and checked; ``None`` for a plain one.
 
     :raises SystemRefused: a certificate or its key will not do.

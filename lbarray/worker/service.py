@@ -243,6 +243,11 @@ class WorkerService(Service):
         return later
 
     @property
+    def serving(self) -> bool:
+        """Whoever connects is served."""
+        return bool(self.running)
+
+    @property
     def connections(self) -> int:
         """Clients' connections open now."""
         return sum(len(listener.factory.connections) for listener in self._all())

@@ -33,6 +33,8 @@ READ_SIZE = 65536
 BULK_READ_SIZE = 262144
 #: Octets that wait for a slow peer before its producer is paused.
 HIGH_WATER = 65536
+#: Octets that are cheaper to copy together than to hand over in pieces.
+_JOIN_BELOW = 8192
 #: Pieces handed to one sendmsg (IOV_MAX is 1024).
 VECTOR = 64
 
@@ -115,7 +117,11 @@ class Stream:
         if not self._reading:
             self._reading = True
             self.reactor.addReader(self)
-        self.protocol.makeConnection(self)
+        try:
+            self.protocol.makeConnection(self)
+        except Exception:
+            self._end(Failure())  # no descriptor of ours may stay with the reactor
+            raise
 
     @property
     def unsent_octets(self) -> int:
@@ -205,12 +211,27 @@ class Stream:
             # It shows once more when the reactor tries: connectionLost is never called from within write.
             sent = 0
         if sent < len(data):
-            self._later(data[sent:] if sent else data)
+            self._later(memoryview(data)[sent:] if sent else data)
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
-        self.write(b"".join(iovec))
+        pieces = list(iovec)
+        if sum(map(len, pieces)) < _JOIN_BELOW or len(pieces) > VECTOR:
+            self.write(b"".join(pieces))
+            return
+        sent = 0
+        if not (self._unsent or self.disconnected or self._write_closed):
+            try:
+                sent = self._sock.sendmsg(pieces)
+            except OSError:
+                sent = 0  # full, or gone: both show when the reactor tries
+        for piece in pieces:
+            if sent >= len(piece):
+                sent -= len(piece)
+            else:
+                self._later(memoryview(piece)[sent:] if sent else piece)
+                sent = 0
 
-    def _later(self, data: bytes) -> None:
+    def _later(self, data: bytes | memoryview) -> None:
         if not data or self.disconnected or self._write_closed:
             return
         self._unsent.append(data)

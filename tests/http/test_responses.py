@@ -60,6 +60,38 @@ class ResponseTests(SynchronousTestCase):
         """Content of a given length."""
         self.check(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", b"hi")
 
+    def test_long_content(self) -> None:
+        """Long content is the same however it is cut, and so is the response behind it; more than that spoils."""
+        content = bytes(range(256)) * 400
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content)
+        octets = head + content
+        for size in (1_000, 4_096, 65_536, len(octets) - 1, len(octets)):
+            sink = Responses()
+            parser = ResponseParser(sink, LIMITS)
+            for _ in range(2):
+                parser.expect(b"GET")
+                for at in range(0, len(octets), size):
+                    parser.feed(octets[at : at + size])
+            self.assertTrue(sink.content == content + content, size)
+            self.assertEqual(sink.seen[1::2], [("end", True), ("end", True)])
+        sink = Responses()
+        parser = ResponseParser(sink, LIMITS)
+        parser.expect(b"GET")
+        parser.feed(octets[:30_000])
+        parser.feed(octets[30_000:] + b"HTTP/1.1 200 OK\r\n")
+        self.assertTrue(sink.content == content)
+        self.assertEqual(sink.seen[-1], ("end", False))
+
+    def test_long_content_cut_short(self) -> None:
+        """A long content that ends early is no response."""
+        sink = Responses()
+        parser = ResponseParser(sink, LIMITS)
+        parser.expect(b"GET")
+        parser.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + bytes(50_000))
+        parser.feed(bytes(10_000))
+        self.assertFalse(parser.eof())
+        self.assertEqual(len(sink.content), 60_000)
+
     def test_chunked(self) -> None:
         """Chunks, without their framing."""
         self.check(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n", b"hi")

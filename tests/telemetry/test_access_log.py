@@ -97,6 +97,15 @@ class LogTests(SynchronousTestCase):
             log.start()
         self.assertIn("access_log.path", str(raised.exception))
 
+    def test_not_asked_for(self) -> None:
+        """Where nobody asked for it by name, a folder that cannot be had leaves it out."""
+        self.path.write_text("a file, no folder")
+        log = AccessLog(path=self.path / "log", style="json", counters=self.counters, required=False)
+        log.start()
+        log.add(record())
+        log.stop()
+        self.assertEqual(self.counters.get("access_log_dropped"), 0)
+
     def test_no_thread_is_left(self) -> None:
         """Stopped is stopped."""
         before = threading.active_count()

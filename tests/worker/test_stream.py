@@ -132,6 +132,27 @@ class StreamTests(TestCase):
             got += data
         self.assertEqual(got, b"".join(pieces))
 
+    async def test_pieces(self) -> None:
+        """Pieces of any size arrive in order, also when only some of them fit."""
+        stream, theirs = self.stream(Remembers())
+        pieces = [bytes([number]) * size for number, size in enumerate((10, 9000, 400_000, 3, 0, 70_000))]
+        stream.writeSequence(pieces[:2])
+        stream.writeSequence(pieces[2:])
+        stream.loseConnection()
+        self.assertGreater(stream.unsent_octets, 0)
+        got = b""
+        theirs.setblocking(False)
+        for _ in range(2000):
+            await deferLater(reactor, 0)
+            try:
+                data = theirs.recv(100_000)
+            except BlockingIOError:
+                continue
+            if not data:
+                break
+            got += data
+        self.assertEqual(got, b"".join(pieces))
+
     async def test_producer_of_a_slow_peer(self) -> None:
         """A producer is paused while much waits, and told when nothing does."""
         stream, theirs = self.stream(Remembers())

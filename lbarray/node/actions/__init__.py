@@ -5,14 +5,14 @@ from __future__ import annotations
 import typing
 
 from lbarray.console.actions import Actions
-from lbarray.node.actions import array, backends, certificates, configuration, failover
+from lbarray.node.actions import array, backends, certificates, configuration, failover, workers
 
 if typing.TYPE_CHECKING:
     from lbarray.node.service import NodeService
 
 __all__ = ["node_actions"]
 
-SUBJECTS = (array, backends, certificates, configuration, failover)
+SUBJECTS = (array, backends, certificates, configuration, failover, workers)
 
 
 def node_actions(node: NodeService) -> Actions:

@@ -26,7 +26,10 @@ from lbarray.worker.tls.contexts import Policy, base_context, certificate_contex
 from lbarray.worker.tls.names import NameTable
 from lbarray.worker.tls.ocsp import Staple, read_staple
 
-__all__ = ["CertificateStore"]
+__all__ = ["TICKET_KEY_S", "CertificateStore"]
+
+#: Seconds after which session tickets get another key: what an old key could open, it opens no longer.
+TICKET_KEY_S = 86400.0
 
 #: Days before its end at which a certificate is worth a warning in the log.
 WARN_DAYS = (14, 7, 3, 1, 0)
@@ -68,6 +71,7 @@ class CertificateStore:
         self._seen: tuple[tuple[int, int, int], ...] = ()
         self._seen_ca: tuple[tuple[int, int, int], ...] = ()
         self._warned: dict[str, int] = {}
+        self._front_since = 0.0
         self._key = f"services.{service}.tls"
         self._session_id = hashlib.sha256(service.encode()).digest()
 
@@ -85,6 +89,7 @@ class CertificateStore:
     def _load_front(self) -> None:
         self.context = base_context(self._policy, session_id=self._session_id, key=self._key)
         on_server_name(self.context, self._choose)
+        self._front_since = self._now()
 
     def _ca_files(self) -> tuple[tuple[int, int, int], ...]:
         return fingerprint_of_files([self._policy.clients.ca]) if self._policy.clients.ca else ()
@@ -153,6 +158,8 @@ class CertificateStore:
         What cannot be used changes nothing: the certificates in use stay, and the log says why.
         """
         self._refresh_staples()
+        if self._now() - self._front_since > TICKET_KEY_S:
+            self._load_front()
         seen = fingerprint_of_files([path for files in self._files for path in files.paths()])
         if (seen, self._ca_files()) == (self._seen, self._seen_ca):
             return False

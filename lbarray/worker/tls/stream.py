@@ -11,7 +11,7 @@ never finishes its handshake costs little.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from OpenSSL import SSL
@@ -96,7 +96,11 @@ class TlsStream(Stream):
         """Shake hands; what is there already is read at once."""
         self._reading = True
         self.reactor.addReader(self)
-        self._shake()
+        try:
+            self._shake()
+        except Exception:
+            self.connectionLost(Failure())  # no descriptor of ours may stay with the reactor
+            raise
 
     def _shake(self) -> None:
         result = _lib.SSL_do_handshake(self._ssl)
@@ -186,7 +190,10 @@ class TlsStream(Stream):
         else:
             sent = self._write_bulk(data)
         if sent < size:
-            self._later(data[sent:] if sent else data)
+            self._later(memoryview(data)[sent:] if sent else data)
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        self.write(b"".join(iovec))
 
     def _write_bulk(self, data: Any) -> int:
         """Write record by record; how many octets of ``data`` are gone."""
@@ -233,6 +240,12 @@ class TlsStream(Stream):
         self._drained()
 
     # The end
+
+    def connectionLost(self, reason: Failure) -> None:
+        if self.shaking:
+            self.fail("closed")
+        else:
+            self._end(reason)
 
     def _finish_closing(self) -> None:
         if not self.disconnected:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from lbarray.errors import SystemRefused
 from lbarray.telemetry.counters import Counters
 from lbarray.testbed.authority import Authority
 from lbarray.worker.listeners import StreamPort, listening_socket
+from lbarray.worker.stream import Stream
 from lbarray.worker.tls.acceptor import TlsAcceptor
 from lbarray.worker.tls.certificates import CertificateFiles
 from lbarray.worker.tls.contexts import ClientCertificates, Policy
 from lbarray.worker.tls.limiter import HandshakeLimiter
-from lbarray.worker.tls.store import CertificateStore
+from lbarray.worker.tls.store import TICKET_KEY_S, CertificateStore
 
 reactor: Any = global_reactor
 INTERMEDIATE = Policy()
@@ -46,6 +48,13 @@ class Says(Protocol):
 
     def connectionLost(self, reason: Any = None) -> None:
         self.factory.open.remove(self)
+
+
+class Breaks(Protocol):
+    """Cannot even begin."""
+
+    def connectionMade(self) -> None:
+        raise RuntimeError("as it begins")
 
 
 class Server(Factory):
@@ -130,7 +139,8 @@ class TlsCase(TestCase):
                     context.wrap_socket(plain, server_hostname=name) as tls,
                 ):
                     tls.sendall(b"hello")
-                    assert tls.recv(100) == b"hello"
+                    if tls.recv(100) != b"hello":
+                        return {"refused": "closed"}
                     peer: Any = tls.getpeercert() or {}
                     subject = dict(each[0] for each in peer.get("subject", ()))
                     seen = {
@@ -285,6 +295,29 @@ class ServiceTests(TlsCase):
             tls.sendall(b"x")
             tls.recv(1)
             return tls.session_reused if session else tls.session
+
+    async def test_ticket_keys_change(self) -> None:
+        """After a day sessions are made with another key, and old ones no longer taken up."""
+        store = self.serve(self.files("a", "a.example"))
+        context = self.context()
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        session = await deferToThread(self.session, context, None)
+        store.refresh()
+        self.assertTrue(await deferToThread(self.session, context, session))
+        later = time.time() + TICKET_KEY_S + 1.0
+        store._now = lambda: later
+        store.refresh()
+        self.assertFalse(await deferToThread(self.session, context, session))
+
+    async def test_protocol_that_breaks(self) -> None:
+        """A protocol that fails as it begins costs its own connection; nothing of it stays behind."""
+        self.serve(self.files("a", "a.example"))
+        build, broken = self.server.buildProtocol, [Breaks()]
+        self.server.buildProtocol = lambda addr: broken.pop() if broken else build(addr)  # type: ignore[method-assign]
+        self.assertIn("refused", await self.ask())
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertEqual([each for each in reactor.getReaders() if isinstance(each, Stream)], [])
+        self.assertEqual((await self.ask())["cn"], "a.example")
 
     async def test_bad_reload(self) -> None:
         """What cannot be used is told once, and changes nothing."""

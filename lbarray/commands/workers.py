@@ -1,0 +1,36 @@
+"""``lbarray workers``: the processes that serve clients, and replacing them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+
+from lbarray.commands.registry import Commands, connect, show
+from lbarray.console.tables import table
+
+__all__ = ["add"]
+
+
+def add(commands: Commands) -> None:
+    """``workers``."""
+    command = commands.add_remote("workers", workers)
+    command.add_argument(
+        "what", nargs="?", choices=["show", "replace"], default="show", help="show (the default), replace"
+    )
+
+
+def workers(arguments: argparse.Namespace) -> int:
+    """The worker processes of a node; or replace them by new ones, as after an upgrade, without losing a connection."""
+    client = connect(arguments)
+    if arguments.what == "replace":
+        return show(arguments, client.perform("replace-workers"))
+    found = client.status().get("workers")
+    return show(arguments, found if isinstance(found, Mapping) else {}, _rows)
+
+
+def _rows(found: Mapping[str, object]) -> str:
+    processes = found.get("processes")
+    if not isinstance(processes, list):
+        return "this node serves in its own process (worker.processes = 0)"
+    keys = ("place", "pid", "generation", "ready", "up_s", "connections", "leaving")
+    return table([key.replace("_s", " s") for key in keys], [[each[key] for key in keys] for each in processes])

@@ -1,0 +1,82 @@
+"""What the node process and its worker processes say to each other: AMP over a socket pair."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+from twisted.protocols import amp
+
+__all__ = ["Changes", "Pieces", "Ready", "Refused", "Reload", "Reopen", "Report", "Stop", "chunks"]
+
+#: AMP's limit for a value is 65,535 octets.
+_CHUNK = 60_000
+
+
+class Ready(amp.Command):
+    """Worker to node: it serves."""
+
+    requiresAnswer = False
+
+
+class Refused(amp.Command):
+    """Worker to node: it cannot serve, and ends."""
+
+    arguments = [(b"why", amp.Unicode())]
+    requiresAnswer = False
+
+
+class Report(amp.Command):
+    """Worker to node: a piece of its report; see :func:`chunks`."""
+
+    arguments = [(b"piece", amp.String()), (b"last", amp.Boolean())]
+    requiresAnswer = False
+
+
+class Changes(amp.Command):
+    """Both ways: a piece of a list of changes of the back ends (``BackendsService.subscribe`` and ``hear``)."""
+
+    arguments = [(b"piece", amp.String()), (b"last", amp.Boolean())]
+    requiresAnswer = False
+
+
+class Stop(amp.Command):
+    """Node to worker: accept nobody any more, end the requests in hand, and go."""
+
+    requiresAnswer = False
+
+
+class Reload(amp.Command):
+    """Node to worker: read the certificates anew."""
+
+    requiresAnswer = False
+
+
+class Reopen(amp.Command):
+    """Node to worker: the access log was renamed."""
+
+    requiresAnswer = False
+
+
+def chunks(value: object) -> Iterator[dict[str, object]]:
+    """Any JSON value as the arguments of one or several commands."""
+    octets = zlib.compress(json.dumps(value, separators=(",", ":"), default=str).encode(), 1)
+    for at in range(0, len(octets), _CHUNK):
+        yield {"piece": octets[at : at + _CHUNK], "last": at + _CHUNK >= len(octets)}
+
+
+class Pieces:
+    """Pieces of one kind of command back to the values."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+
+    def add(self, piece: bytes, last: bool) -> Any:
+        """One more piece: the value with the last one, ``None`` before."""
+        self._pieces.append(piece)
+        if not last:
+            return None
+        octets, self._pieces = b"".join(self._pieces), []
+        return json.loads(zlib.decompress(octets))

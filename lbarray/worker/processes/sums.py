@@ -1,0 +1,52 @@
+"""What several worker processes report, as if it were one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lbarray.telemetry.counters import Counters
+
+__all__ = ["add_counters", "sum_pools", "sum_services"]
+
+#: Of a back end's status, what adds up; the rest is the node process's own.
+_OF_BACKENDS = ("outstanding", "requests", "failures", "idle")
+
+
+def add_counters(counters: Counters, report: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+    """Count what a process has counted since the report before.
+
+    Both hold ``counters``: a list of (name, label, value).
+    """
+    known = {(name, label): value for name, label, value in before.get("counters", ())}
+    for name, label, value in report.get("counters", ()):
+        more = value - known.get((name, label), 0)
+        if more > 0:
+            counters.add(name, label, more)
+
+
+def sum_services(reports: Sequence[Mapping[str, Any]]) -> dict[str, object]:
+    """The status of each service: numbers added, everything else as the first process says it."""
+    whole: dict[str, object] = {}
+    for report in reports:
+        for name, service in report.get("services", {}).items():
+            sums = whole.setdefault(name, {})
+            assert isinstance(sums, dict)
+            for key, value in service.items():
+                if isinstance(value, bool) or not isinstance(value, int):
+                    sums.setdefault(key, value)
+                else:
+                    sums[key] = sums.get(key, 0) + value
+    return whole
+
+
+def sum_pools(reports: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, int]]]:
+    """Requests, failures, outstanding and idle of each back end."""
+    whole: dict[str, dict[str, dict[str, int]]] = {}
+    for report in reports:
+        for pool, members in report.get("pools", {}).items():
+            for name, member in members.items():
+                sums = whole.setdefault(pool, {}).setdefault(name, dict.fromkeys(_OF_BACKENDS, 0))
+                for key in _OF_BACKENDS:
+                    sums[key] += member.get(key, 0)
+    return whole

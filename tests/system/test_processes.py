@@ -1,0 +1,162 @@
+"""Worker processes: real ones, in front of a real back end; and sessions that find their process again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from lbarray.testbed.nodes import NODES, SITE, VIP, Array, twistd, wait_for
+from lbarray.testbed.resumption import Resumption
+from tests.system.test_array import need_namespaces
+
+_NGINX = """daemon off; master_process off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
+events {{ worker_connections 256; }}
+http {{ access_log off; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
+  uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  server {{ listen 127.0.0.1:{port}; location / {{ return 200 "hi\\n"; }} }} }}
+"""
+_CONFIG = """
+[array]
+state_dir = "{folder}"
+[worker]
+processes = 2
+stop_grace = "2s"
+[services.http]
+address = "127.0.0.1"
+port = {service}
+hash = "client"
+[pools.web.backends]
+w1 = {{ address = "127.0.0.1:{backend}" }}
+[console]
+status = "127.0.0.1:{status}"
+"""
+
+
+def free_port() -> int:
+    """A port that nobody has at this moment."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+class ProcessTests(SynchronousTestCase):
+    """A standalone node with two worker processes."""
+
+    def setUp(self) -> None:
+        need_namespaces()
+        self.folder = Path(tempfile.mkdtemp(prefix="lbarray-processes-"))
+        self.addCleanup(subprocess.run, ["rm", "-rf", str(self.folder)], check=True)
+        os.chmod(self.folder, 0o755)
+        self.service, backend, self.status_port = free_port(), free_port(), free_port()
+        (self.folder / "nginx.conf").write_text(_NGINX.format(folder=self.folder, port=backend))
+        self.start("nginx", "-e", str(self.folder / "error.log"), "-c", str(self.folder / "nginx.conf"))
+        config = self.folder / "node.toml"
+        config.write_text(
+            _CONFIG.format(folder=self.folder, service=self.service, backend=backend, status=self.status_port)
+        )
+        self.node = self.start(*twistd(), "-n", "--pidfile=", "lbarray", "--config", str(config))
+        wait_for(lambda: self.ready(0), "two processes to be ready", 20)
+
+    def start(self, *command: str) -> subprocess.Popen[bytes]:
+        with (self.folder / "log").open("ab") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log)
+        self.addCleanup(process.wait, 10)
+        self.addCleanup(process.terminate)
+        return process
+
+    def status(self) -> dict[str, Any]:
+        try:
+            with urlopen(f"http://127.0.0.1:{self.status_port}/status", timeout=2) as answer:
+                found: dict[str, Any] = json.load(answer)
+                return found
+        except OSError:
+            return {}
+
+    def processes(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.status().get("workers", {}).get("processes", [])
+        return found
+
+    def ready(self, generation: int, *without: int) -> list[int]:
+        """The processes of this generation, once both are ready and these have gone."""
+        found = [each for each in self.processes() if not each["leaving"]]
+        pids = [each["pid"] for each in found if each["ready"] and each["generation"] == generation]
+        return pids if len(pids) == 2 and not set(pids) & set(without) else []
+
+    def ask(self, source: str = "127.0.0.1") -> bytes:
+        with socket.create_connection(("127.0.0.1", self.service), 5, source_address=(source, 0)) as client:
+            client.settimeout(10)
+            client.sendall(b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n")
+            got = b""
+            while data := client.recv(4096):
+                got += data
+            return got
+
+    def test_life(self) -> None:
+        """Both serve; one that is killed is replaced while its clients wait; a new generation takes over under load
+        without an error; counts are summed; when the node stops, nobody is left."""
+        for client in range(1, 41):
+            self.assertTrue(self.ask(f"127.0.2.{client}").endswith(b"hi\n"))
+        served = wait_for(
+            lambda: self.status().get("services", {}).get("http", {}).get("requests") == 40 and self.status(),
+            "the sum of requests",
+        )
+        self.assertEqual(served["pools"]["web"]["w1"]["requests"], 40)
+
+        first = self.ready(0)
+        os.kill(first[0], signal.SIGKILL)
+        answers = [self.ask(f"127.0.2.{client}") for client in range(1, 41)]
+        self.assertEqual([answer for answer in answers if not answer.endswith(b"hi\n")], [])
+        second = wait_for(lambda: self.ready(0, first[0]), "the killed one to be replaced")
+        self.assertIn(first[1], second)
+        self.assertEqual(self.status()["counters"]["worker_processes_ended"]["crashed"], 1)
+
+        command = ["lbarray", "workers", "replace", "--socket", str(self.folder / "lbarray.sock")]
+        subprocess.run([twistd()[0], "-m", *command], check=True, stdout=subprocess.DEVNULL)
+        failed = 0
+        until = time.monotonic() + 10.0
+        while not self.ready(1) and time.monotonic() < until:
+            failed += not self.ask().endswith(b"hi\n")
+        self.assertEqual(failed, 0)
+        self.assertEqual(set(self.ready(1)) & set(second), set())
+
+        last = self.ready(1)
+        self.node.terminate()
+        self.node.wait(10)
+        for pid in (*second, *last):
+            wait_for(lambda pid=pid: not Path(f"/proc/{pid}").exists(), f"process {pid} to be gone")  # type: ignore[misc]
+
+
+class ResumptionTests(SynchronousTestCase):
+    """Three nodes of two processes each."""
+
+    def test_returning_clients(self) -> None:
+        """Of 1,000 returning TLS 1.2 and 1.3 sessions at least 95 % are taken up again."""
+        need_namespaces()
+
+        def edit(text: str) -> str:
+            return text.replace("[worker]", "[worker]\nprocesses = 2")
+
+        with Array(edit=edit) as array:
+            array.wait_ready()
+            found = Resumption(
+                host=VIP, port=443, name=SITE, authority=str(array.folder / "site.crt"), sessions=1000
+            ).run_in(array.client)
+            self.assertEqual(found.failed, 0, found.said)
+            self.assertGreaterEqual(found.resumed, 950)
+            self.assertEqual(found.by_version.keys(), {"TLSv1.2", "TLSv1.3"})
+            # All nodes and processes had a share of it.
+            for name in NODES:
+                status = array.status(name)
+                assert status is not None
+                shares = [each["connections"] >= 0 for each in status["workers"]["processes"]]
+                self.assertEqual(len(shares), 2)
+                self.assertGreater(status["services"]["https"]["accepted"], 0)
