@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import threading
+import time
 from collections import Counter
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -74,8 +76,12 @@ class BalancingTests(SynchronousTestCase):
         found: list[Welcome] = []
         running = threading.Thread(target=lambda: found.extend(self.it.visit(them)))
         running.start()
-        killed = threading.Timer(1.5, self.it.host("w3").kill)
-        killed.start()
+        time.sleep(1.5)
+        # It stands still for a moment, so that there are requests in hand when it dies.
+        for pid in self.it.host("w3").pids():
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(0.15)
+        self.it.host("w3").kill()
         running.join()
         self.it.start_backend("w3")
         bad = [welcome for welcome in found if welcome.status != 200]
