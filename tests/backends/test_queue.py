@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from lbarray.backends.queue import RequestQueue
+from tests.backends.parts import member
 from tests.backends.test_pool import Waiting
 
 
@@ -26,6 +27,23 @@ class QueueTests(SynchronousTestCase):
             queue.push(each)
         self.assertIs(queue.push(Waiting("d", priority=2)), low[1])
         self.assertEqual((len(queue), low[1].gone), (3, True))
+
+    def test_between_lanes(self) -> None:
+        """Those bound to a member and those bound to nobody wait in one order."""
+        queue = RequestQueue(9)
+        mine = member("w1")
+        for each in (
+            Waiting("a"),
+            Waiting("b", bound=mine),
+            Waiting("c", priority=1),
+            Waiting("d", bound=mine, priority=1),
+        ):
+            queue.push(each)
+        order = []
+        while (waiter := queue.first(None, mine)) is not None:
+            order.append(waiter.name)  # type: ignore[attr-defined]  # it is one of ours
+            queue.remove(waiter)
+        self.assertEqual(order, ["c", "d", "a", "b"])
 
     def test_given_up(self) -> None:
         """Who has gone is passed over; going twice is no matter."""
