@@ -99,7 +99,6 @@ class BackendsService(Service):
         self._chance = chance
         self._discoveries: dict[str, Discovery] = {}
         self._discover(discoveries or {})
-        self._sharing: Sharing | None = None
         self._everywhere = False
         self._listeners: list[Callable[[dict[str, Any]], None]] = []
         self._service = PoolService(
@@ -111,6 +110,7 @@ class BackendsService(Service):
         self.watcher = Watcher(reactor=reactor, pools=self.pools, watches=watches, saw=self.saw, chance=chance.random)
         for pool in pools:
             self._take(pool)
+        self._sharing = Sharing(reactor=reactor, pools=self.pools, changed=self._heard_of_node, tell=self._say)
         self._ticks = LoopingCall(self._tick)
         self._ticks.clock = reactor
 
@@ -149,8 +149,7 @@ class BackendsService(Service):
         for member in retired:
             member.idle.close_all()
         self.watcher.reconfigure(watches, retired)
-        if self._sharing is not None:
-            self._sharing.attach()
+        self._sharing.attach()
         self._discover(discoveries or {})
         for change in self.snapshot():
             self._tell(change)
@@ -283,15 +282,14 @@ class BackendsService(Service):
         """Tell the other nodes of the array what is seen and learnt here, over an
         :class:`lbarray.interfaces.IArrayChannel`. Before the start."""
         self.watcher.share(channel)
-        self._sharing = Sharing(reactor=self._reactor, pools=self.pools, channel=channel, changed=self._heard_of_node)
+        self._sharing.channel = channel
 
     def startService(self) -> None:
         super().startService()
         self.watcher.start()
         for discovery in self._discoveries.values():
             discovery.start()
-        if self._sharing is not None:
-            self._sharing.start()
+        self._sharing.start()
         self._ticks.start(TICK_S, now=False)
 
     def stopService(self) -> None:
@@ -301,8 +299,7 @@ class BackendsService(Service):
         self.watcher.stop()
         for discovery in self._discoveries.values():
             discovery.stop()
-        if self._sharing is not None:
-            self._sharing.stop()
+        self._sharing.stop()
         for pool in self.pools.values():
             for member in pool.members.values():
                 member.idle.close_all()
@@ -363,8 +360,8 @@ class BackendsService(Service):
     # What worker processes are told, and tell again
 
     def subscribe(self, tell: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
-        """Call ``tell`` with each change of health, draining, weight or members: plain values, for
-        :meth:`hear` of another process. Returns a callable that ends it."""
+        """Call ``tell`` with each change of health, draining, weight or members, and with what is learnt of sessions:
+        plain values, for :meth:`hear` of another process. Returns a callable that ends it."""
         self._listeners.append(tell)
         return lambda: self._listeners.remove(tell)
 
@@ -375,7 +372,7 @@ class BackendsService(Service):
             for pool in self.pools.values()
             for member in pool.members.values()
             for what in ("member", "health", "drain")
-        ]
+        ] + list(self._sharing.snapshot())
 
     @contextlib.contextmanager
     def telling(self, everywhere: bool) -> Iterator[None]:
@@ -390,6 +387,9 @@ class BackendsService(Service):
         """Do what ``change`` of another process or node says; unknown back ends and words are ignored."""
         pool = self.pools.get(change["pool"])
         if pool is None:
+            return
+        if change["what"] in ("sessions", "groups"):
+            self._sharing.hear(change)
             return
         what, name = change["what"], change["backend"]
         member = pool.members.get(name)
@@ -449,8 +449,11 @@ class BackendsService(Service):
             listener(dict(change))
 
     def _tell(self, change: dict[str, Any]) -> None:
-        if self._everywhere and self._sharing is not None:
+        if self._everywhere:
             self._sharing.tell_change(change)
+        self._say(change)
+
+    def _say(self, change: dict[str, Any]) -> None:
         for listener in list(self._listeners):
             listener(change)
 

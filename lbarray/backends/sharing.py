@@ -1,4 +1,4 @@
-"""What nodes tell each other of back ends: learnt sessions, hash groups in use, what an operator changed."""
+"""What nodes and processes tell each other: learnt sessions, hash groups in use, what an operator changed."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ ASK_AFTER_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 #: A table is sent in so many payloads per ``GATHER_S``: 100,000 sessions take about three seconds.
 PAYLOADS_PER_STEP = 10
 GROUPS_EVERY_S = 1.0
+SNAPSHOT_ENTRIES = 1000
 #: Changes are repeated after these times, and so many are remembered in order to do each once.
 REPEAT_S = (0.1, 0.5)
 CHANGES_REMEMBERED = 256
@@ -74,8 +75,13 @@ class Sharing:
     acknowledged: a lost message costs a client its back end once, if it comes to another node before
     its session is told again.
 
-    :param channel: an :class:`lbarray.interfaces.IArrayChannel`.
+    The processes of a node have tables of their own. They tell each other the same in plain values: what a worker
+    process learns goes by ``tell`` to the node's process, which passes it on over the channel; what comes over
+    the channel goes by ``tell`` to the worker processes.
+
     :param changed: called with what another node's operator changed, once for each change.
+    :param tell: called with what the other processes of this node should :meth:`hear`.
+    :ivar channel: an :class:`lbarray.interfaces.IArrayChannel`; worker processes have none, nor has a node alone.
     """
 
     def __init__(
@@ -83,15 +89,17 @@ class Sharing:
         *,
         reactor: Any,
         pools: Mapping[str, Pool],
-        channel: Any,
+        channel: Any = None,
         changed: Callable[[Mapping[str, Any]], None] = lambda change: None,
+        tell: Callable[[dict[str, Any]], None] = lambda change: None,
     ) -> None:
+        self.channel = channel
         self._changed = changed
+        self._tell = tell
         self._changes: deque[str] = deque(maxlen=CHANGES_REMEMBERED)
         self._repeats: list[IDelayedCall] = []
         self._reactor = reactor
         self._pools = pools
-        self._channel = channel
         self._pending: dict[str, list[tuple[bytes, str]]] = {}
         self._call: IDelayedCall | None = None
         self._asking: IDelayedCall | None = None
@@ -103,9 +111,10 @@ class Sharing:
 
     def start(self) -> None:
         """Tell and hear from now on."""
-        self._unsubscribe = self._channel.subscribe(TOPIC, self._hear)
         self.attach()
-        self._ask()
+        if self.channel is not None:
+            self._unsubscribe = self.channel.subscribe(TOPIC, self._hear)
+            self._ask()
         self._tell_groups()
 
     def stop(self) -> None:
@@ -132,17 +141,45 @@ class Sharing:
     def _flush(self) -> None:
         pending, self._pending = self._pending, {}
         for pool, entries in pending.items():
-            for payload in payloads(pool, entries):
-                self._channel.publish(TOPIC, payload)
+            self._publish(pool, entries)
+            self._tell(_sessions(pool, entries))
         for node, rest in list(self._sending.items()):
             for _ in range(PAYLOADS_PER_STEP):
                 following = next(rest, None)
                 if following is None:
                     del self._sending[node]
                     break
-                self._channel.publish(TOPIC, following, to=node)
+                self.channel.publish(TOPIC, following, to=node)
         if self._sending:
             self._call = self._reactor.callLater(GATHER_S, self._flush)
+
+    def _publish(self, pool: str, entries: list[tuple[bytes, str]]) -> None:
+        if self.channel is not None:
+            for payload in payloads(pool, entries):
+                self.channel.publish(TOPIC, payload)
+
+    # Other processes of this node
+
+    def hear(self, change: Mapping[str, Any]) -> None:
+        """What another process of this node has learnt, or which groups it uses; the other nodes hear it too."""
+        pool = self._pools[change["pool"]]
+        if change["what"] == "sessions" and isinstance(pool.persistence, LearntPersistence):
+            entries = [(bytes.fromhex(key), str(name)) for key, name in change["entries"]]
+            for key, name in entries:
+                pool.persistence.table.hear(key, name)
+            self._publish(pool.name, entries)
+        elif change["what"] == "groups" and isinstance(pool.persistence, GroupPersistence):
+            used = bytes.fromhex(change["used"])
+            pool.persistence.used_elsewhere(used, self._reactor.seconds())
+            if self.channel is not None:
+                self.channel.publish(TOPIC, bytes((GROUPS,)) + tag(pool.name) + used)
+
+    def snapshot(self) -> Iterator[dict[str, Any]]:
+        """Every learnt session, for a process that has just begun."""
+        for pool in self._learnt():
+            entries = list(pool.persistence.table.entries())
+            for start in range(0, len(entries), SNAPSHOT_ENTRIES):
+                yield _sessions(pool.name, entries[start : start + SNAPSHOT_ENTRIES])
 
     # A node that has just come
 
@@ -152,7 +189,7 @@ class Sharing:
     def _ask(self) -> None:
         if self._answered or not self._learnt() or self._asked >= len(ASK_AFTER_S):
             return
-        self._channel.publish(TOPIC, bytes((ASK,)))
+        self.channel.publish(TOPIC, bytes((ASK,)))
         self._asking = self._reactor.callLater(ASK_AFTER_S[self._asked], self._ask)
         self._asked += 1
 
@@ -164,11 +201,13 @@ class Sharing:
 
     def tell_change(self, change: Mapping[str, Any]) -> None:
         """All other nodes shall do the same. Told three times, done once: a message may be lost."""
+        if self.channel is None:
+            return
         payload = bytes((CHANGE,)) + json.dumps({**change, "id": secrets.token_hex(8), "said": ""}).encode()
-        self._channel.publish(TOPIC, payload)
+        self.channel.publish(TOPIC, payload)
         self._repeats = [call for call in self._repeats if call.active()]
         for delay in REPEAT_S:
-            self._repeats.append(self._reactor.callLater(delay, self._channel.publish, TOPIC, payload))
+            self._repeats.append(self._reactor.callLater(delay, self.channel.publish, TOPIC, payload))
 
     def _hear_change(self, payload: bytes) -> None:
         try:
@@ -191,8 +230,10 @@ class Sharing:
             if isinstance(pool.persistence, GroupPersistence) and any(
                 member.draining for member in pool.members.values()
             ):
-                payload = bytes((GROUPS,)) + tag(pool.name) + pool.persistence.used_here(now)
-                self._channel.publish(TOPIC, payload)
+                used = pool.persistence.used_here(now)
+                if self.channel is not None:
+                    self.channel.publish(TOPIC, bytes((GROUPS,)) + tag(pool.name) + used)
+                self._tell({"what": "groups", "pool": pool.name, "used": used.hex()})
         self._groups = self._reactor.callLater(GROUPS_EVERY_S, self._tell_groups)
 
     # Hearing
@@ -208,16 +249,18 @@ class Sharing:
         elif kind == GROUPS:
             pool = self._pool(payload)
             if pool is not None and isinstance(pool.persistence, GroupPersistence):
-                pool.persistence.used_elsewhere(payload[1 + TAG_OCTETS :], self._reactor.seconds())
+                used = payload[1 + TAG_OCTETS :]
+                pool.persistence.used_elsewhere(used, self._reactor.seconds())
+                self._tell({"what": "groups", "pool": pool.name, "used": used.hex()})
         elif kind == CHANGE:
             self._hear_change(payload)
         elif kind == ASK:
             if any(len(pool.persistence.table) for pool in self._learnt()):
-                self._channel.publish(TOPIC, bytes((OFFER,)), to=node)
+                self.channel.publish(TOPIC, bytes((OFFER,)), to=node)
         elif kind == OFFER:
             if not self._answered:
                 self._answered = True
-                self._channel.publish(TOPIC, bytes((SEND,)), to=node)
+                self.channel.publish(TOPIC, bytes((SEND,)), to=node)
         elif kind == SEND:
             self._sending[node] = self._everything()
             if self._call is None or not self._call.active():
@@ -231,7 +274,14 @@ class Sharing:
             return  # another configuration than ours, for the moment of a change
         names = {tag(name): name for name in pool.members}
         table = pool.persistence.table
+        heard = []
         for key, member in entries_of(payload):
             name = names.get(member)
             if name is not None:
                 table.hear(key, name)
+                heard.append((key, name))
+        self._tell(_sessions(pool.name, heard))
+
+
+def _sessions(pool: str, entries: list[tuple[bytes, str]]) -> dict[str, Any]:
+    return {"what": "sessions", "pool": pool, "entries": [[key.hex(), name] for key, name in entries]}

@@ -146,7 +146,8 @@ def _member(pool: str, name: str, settings: pool_config.Pool, backend: pool_conf
     return Member(
         address=BackendAddress(pool, name, backend.address.host, backend.address.port),
         weight=backend.weight,
-        health=Health(rise=check.rise if check else 1, fall=check.fall if check else 1, now=now),
+        # A worker process has no checks of its own, and is told; what its requests meet with counts as a look too.
+        health=Health(rise=check.rise if check else 2, fall=check.fall if check else 3, now=now),
         idle=IdleConnections(max_idle=most_idle, idle_timeout_s=settings.idle_timeout),
         # With HTTP/1.1 each request in hand has a connection of its own, so the smaller of the two counts.
         max_requests=min(limits, default=0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from typing import Any
 
@@ -95,6 +96,69 @@ class SessionTests(SynchronousTestCase):
         self.assertEqual(len(self.nodes[0].table), 0)
 
 
+class ProcessTests(SynchronousTestCase):
+    """Worker processes of one node, and another node."""
+
+    def setUp(self) -> None:
+        self.case = ServiceCase()
+        self.clock = Clock()
+
+    def start(self, settings: str, channel: Any = None) -> Any:
+        service = self.case.start(settings)
+        service._reactor = service._sharing._reactor = self.clock
+        if channel is not None:
+            service.share(channel)
+        service._sharing.start()
+        return service
+
+    def family(self, settings: str) -> tuple[Any, Any, Any, Any]:
+        """Two workers of the node ``a``, its own process, and the node ``b``."""
+        channels = MemoryChannel.array("a", "b")
+        node, other = (self.start(settings, channel) for channel in channels)
+        workers = [self.start(settings) for _ in range(2)]
+
+        def from_worker(change: dict[str, Any], teller: Any) -> None:
+            # What the node's process does for its worker processes.
+            node.hear(change)
+            for each in workers:
+                if each is not teller:
+                    each.hear(change)
+
+        for worker in workers:
+            worker.subscribe(lambda change, worker=worker: from_worker(change, worker))
+        node.subscribe(lambda change: [worker.hear(change) for worker in workers])
+        return (*workers, node, other)
+
+    def test_sessions(self) -> None:
+        """What a worker process learns, and what another node does, all processes know; a new one as well."""
+        settings = 'persistence = { kind = "learnt", session_cookie = "S" }'
+        first, second, node, other = self.family(settings)
+        tables = [each.pools["web"].persistence.table for each in (first, second, node, other)]
+        tables[0].learn(b"k" * 12, "w1")
+        tables[3].learn(b"o" * 12, "w2")
+        self.clock.advance(0.02)
+        self.assertEqual([(table.get(b"k" * 12), table.get(b"o" * 12)) for table in tables], [("w1", "w2")] * 4)
+        late = self.start(settings)
+        for change in json.loads(json.dumps(node.snapshot())):
+            late.hear(change)
+        self.assertEqual(late.pools["web"].persistence.table.get(b"k" * 12), "w1")
+
+    def test_groups(self) -> None:
+        """A group that any process of any node uses stays with its draining back end."""
+        settings = 'persistence = { kind = "hash", by = "client", idle = "30s" }'
+        self.clock.advance(1000)
+        first, second, node, other = self.family(settings)
+        for service in (first, second, node, other):
+            service.pools["web"].persistence._seconds = self.clock.seconds
+        found = first.pools["web"].persistence.find(get(), CLIENT)[0].address.name
+        for service in (first, second, node, other):
+            service.drain("web", found)
+        self.clock.pump([1.0, 1.0])
+        for service in (second, node, other):
+            service.pools["web"].refresh()
+            self.assertEqual(service.pools["web"].persistence.find(get(), CLIENT)[0].address.name, found)
+
+
 class ChangeTests(SynchronousTestCase):
     """What an operator changes at one node."""
 
@@ -123,7 +187,6 @@ class ChangeTests(SynchronousTestCase):
         for service, channel in zip((there, here), MemoryChannel.array("a", "b"), strict=True):
             service._reactor = clock
             service.share(channel)
-            assert service._sharing is not None
             service._sharing.start()
         with there.telling(True):
             there.drain("web", "w1")
@@ -133,7 +196,7 @@ class ChangeTests(SynchronousTestCase):
         self.assertEqual([name for name, each in members.items() if each.draining], ["w1"])
         self.assertIn("w9", members)
         for change in (b"[]", b"{}", b'{"id": "1"}', b'{"id": "2", "pool": "web", "what": "weigh"}', b"\xff"):
-            self.assertRaises(BadSharing, here._sharing._hear, "a", b"\x06" + change)  # type: ignore[union-attr]
+            self.assertRaises(BadSharing, here._sharing._hear, "a", b"\x06" + change)
 
 
 class GroupTests(SynchronousTestCase):
