@@ -9,6 +9,7 @@ from zope.interface import implementer
 
 from lbarray.backends.health import Seen
 from lbarray.backends.pool import Member, Pool
+from lbarray.backends.refusals import QueueDisplaced, QueueTimeout
 from lbarray.errors import BadInput
 from lbarray.http.events import OwnAnswer, ResponseHead
 from lbarray.interfaces import IAssignment
@@ -39,22 +40,6 @@ class PoolService:
         self.later = later
         self.changed = changed
         self.counted = counted
-
-
-class QueueTimeout(BadInput):
-    """No back end had room in time."""
-
-    reason = "queue_timeout"
-    status = 503
-    answer_fields = ((b"Retry-After", b"1"),)
-
-
-class QueueDisplaced(BadInput):
-    """A request of higher priority took the place in the full queue."""
-
-    reason = "queue_displaced"
-    status = 503
-    answer_fields = ((b"Retry-After", b"1"),)
 
 
 @implementer(IAssignment)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from ipaddress import IPv6Address
 from typing import Any
 
@@ -13,7 +14,9 @@ from twisted.logger import Logger
 from twisted.names import dns
 from twisted.python.failure import Failure
 
-__all__ = ["Discovery", "Found", "Place", "best_services", "member_name"]
+from lbarray.backends.pool import Pool
+
+__all__ = ["Discoveries", "Discovery", "Found", "Place", "best_services", "member_name"]
 
 
 @attrs.frozen(order=True)
@@ -73,7 +76,8 @@ class Discovery:
     :param resolver: of :mod:`twisted.names`: ``lookupAddress``, ``lookupIPV6Address``, ``lookupService``.
     :param kind: ``address`` or ``srv``.
     :param port: of addresses. :param shortest_s: not asked more often; :param longest_s: not more seldom.
-    :param changed: ``changed({name: place})``: all of them, whenever they differ from before.
+    :param made_of: its settings: another one of the same settings need not take its place.
+    :ivar changed: ``changed({name: place})``: all of them, whenever they differ from before.
     """
 
     log = Logger()
@@ -89,8 +93,9 @@ class Discovery:
         port: int,
         shortest_s: float,
         longest_s: float,
+        made_of: object = None,
     ) -> None:
-        self.made_of = (pool, name, kind, port, shortest_s, longest_s)
+        self.made_of = made_of
         self.changed: Callable[[Mapping[str, Place]], None] = lambda places: None
         self._reactor = reactor
         self._resolver = resolver
@@ -179,3 +184,64 @@ class Discovery:
                 why=failure.getErrorMessage() or repr(failure.value),
             )
         self._again(self._shortest_s)
+
+
+class Discoveries:
+    """Keeps the members of several pools as their names say.
+
+    :param add: ``add(pool, name, place)``; :param remove: ``remove(pool, name)``.
+    :param weigh: ``weigh(pool, name, weight)``.
+    """
+
+    def __init__(
+        self,
+        *,
+        pools: Mapping[str, Pool],
+        add: Callable[[str, str, Place], object],
+        remove: Callable[[str, str], object],
+        weigh: Callable[[str, str, int], object],
+    ) -> None:
+        self._pools = pools
+        self._add = add
+        self._remove = remove
+        self._weigh = weigh
+        self.by_pool: dict[str, Discovery] = {}
+
+    def follow(self, wanted: Mapping[str, Discovery], *, running: bool) -> None:
+        """Ask for these from now on; who asks for the same as before goes on with it."""
+        for name, old in list(self.by_pool.items()):
+            if name not in wanted or wanted[name].made_of != old.made_of:
+                old.stop()
+                del self.by_pool[name]
+                if name not in wanted:
+                    self._members(name, {})
+        for name, discovery in wanted.items():
+            if name not in self.by_pool:
+                self.by_pool[name] = discovery
+                discovery.changed = partial(self._members, name)
+                if running:
+                    discovery.start()
+
+    def start(self) -> None:
+        """Ask."""
+        for discovery in self.by_pool.values():
+            discovery.start()
+
+    def stop(self) -> None:
+        """Ask no more."""
+        for discovery in self.by_pool.values():
+            discovery.stop()
+
+    def _members(self, pool_name: str, places: Mapping[str, Place]) -> None:
+        pool = self._pools.get(pool_name)
+        if pool is None:
+            return
+        for name, member in list(pool.members.items()):
+            if member.kept and name not in places:
+                self._remove(pool_name, name)
+        for name, place in places.items():
+            known = pool.members.get(name)
+            if known is None:
+                self._add(pool_name, name, place)
+            elif known.kept and known.weight != place.weight:
+                self._weigh(pool_name, name, place.weight)

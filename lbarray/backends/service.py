@@ -14,14 +14,15 @@ from zope.interface import implementer
 
 from lbarray.backends.actions import Route
 from lbarray.backends.assignment import Assignment, OwnAssignment, PoolService
-from lbarray.backends.discovery import Discovery, Place
+from lbarray.backends.discovery import Discoveries, Discovery, Place
 from lbarray.backends.ejection import CircuitState
 from lbarray.backends.health import Seen
-from lbarray.backends.pool import NO_LIMIT, Member, Pool
+from lbarray.backends.pool import Member, Pool
+from lbarray.backends.refusals import NobodyServes, NoRoom, NoRoute, TooLarge, UnknownBackend
 from lbarray.backends.routes import RouteTable
 from lbarray.backends.sharing import Sharing
+from lbarray.backends.status import member_status, pool_status
 from lbarray.backends.watching import Watch, Watcher
-from lbarray.errors import ArrayError, BadInput
 from lbarray.http.events import RequestHead
 from lbarray.interfaces import IRequestScheduler
 from lbarray.telemetry.counters import Counters
@@ -30,40 +31,6 @@ from lbarray.values import BackendState, ClientAddress, ServiceId
 __all__ = ["BackendsService"]
 
 TICK_S = 0.5
-
-
-class NoRoute(BadInput):
-    """No route holds for the request."""
-
-    reason = "no_route"
-    status = 404
-
-
-class NobodyServes(BadInput):
-    """The pool has no back end that may have the request."""
-
-    reason = "no_backend"
-    status = 503
-    answer_fields = ((b"Retry-After", b"2"),)
-
-
-class NoRoom(BadInput):
-    """Every back end of the pool has as many requests as it may have, and nothing may wait."""
-
-    reason = "backend_full"
-    status = 503
-    answer_fields = ((b"Retry-After", b"1"),)
-
-
-class TooLarge(BadInput):
-    """The request's content is longer than its route allows."""
-
-    reason = "route_max_body"
-    status = 413
-
-
-class UnknownBackend(ArrayError):
-    """There is no such pool or back end."""
 
 
 @implementer(IRequestScheduler)
@@ -97,8 +64,8 @@ class BackendsService(Service):
         self._counters = counters
         self._make_member = make_member
         self._chance = chance
-        self._discoveries: dict[str, Discovery] = {}
-        self._discover(discoveries or {})
+        self._discoveries = Discoveries(pools=self.pools, add=self._found, remove=self.remove, weigh=self.set_weight)
+        self._discoveries.follow(discoveries or {}, running=False)
         self._everywhere = False
         self._listeners: list[Callable[[dict[str, Any]], None]] = []
         self._service = PoolService(
@@ -150,42 +117,9 @@ class BackendsService(Service):
             member.idle.close_all()
         self.watcher.reconfigure(watches, retired)
         self._sharing.attach()
-        self._discover(discoveries or {})
+        self._discoveries.follow(discoveries or {}, running=bool(self.running))
         for change in self.snapshot():
             self._tell(change)
-
-    def _discover(self, wanted: Mapping[str, Discovery]) -> None:
-        """Ask for these from now on; who asks for the same as before goes on with it."""
-        for name, old in list(self._discoveries.items()):
-            if name not in wanted or wanted[name].made_of != old.made_of:
-                old.stop()
-                del self._discoveries[name]
-                for member in list(self.pools[name].members.values()) if name in self.pools else ():
-                    if member.kept and name not in wanted:
-                        self.remove(name, member.address.name)
-        for name, discovery in wanted.items():
-            if name not in self._discoveries:
-                self._discoveries[name] = discovery
-                discovery.changed = self._finder(name)
-                if self.running:
-                    discovery.start()
-
-    def _finder(self, pool_name: str) -> Callable[[Mapping[str, Place]], None]:
-        def changed(places: Mapping[str, Place]) -> None:
-            pool = self.pools.get(pool_name)
-            if pool is None:
-                return
-            for name, member in list(pool.members.items()):
-                if member.kept and name not in places:
-                    self.remove(pool_name, name)
-            for name, place in places.items():
-                known = pool.members.get(name)
-                if known is None:
-                    self.add(pool_name, name, place.host, place.port, place.weight, kept=True)
-                elif known.kept and known.weight != place.weight:
-                    self.set_weight(pool_name, name, place.weight)
-
-        return changed
 
     # IRequestScheduler
 
@@ -287,8 +221,7 @@ class BackendsService(Service):
     def startService(self) -> None:
         super().startService()
         self.watcher.start()
-        for discovery in self._discoveries.values():
-            discovery.start()
+        self._discoveries.start()
         self._sharing.start()
         self._ticks.start(TICK_S, now=False)
 
@@ -297,8 +230,7 @@ class BackendsService(Service):
         if self._ticks.running:
             self._ticks.stop()
         self.watcher.stop()
-        for discovery in self._discoveries.values():
-            discovery.stop()
+        self._discoveries.stop()
         self._sharing.stop()
         for pool in self.pools.values():
             for member in pool.members.values():
@@ -509,6 +441,9 @@ class BackendsService(Service):
         self.log.info("back end {backend} is added", backend=str(member.address))
         self._tell({"what": "member", **self._of(self.pools[pool], member)})
 
+    def _found(self, pool: str, name: str, place: Place) -> None:
+        self.add(pool, name, place.host, place.port, place.weight, kept=True)
+
     def remove(self, pool: str, name: str) -> int:
         """Take a back end out; what it has in hand goes on to its end. How many requests that are.
 
@@ -526,46 +461,18 @@ class BackendsService(Service):
         """What the console shows, by pool and back end."""
         now = self._reactor.seconds()
         return {
-            pool.name: {name: _member_status(member, now) for name, member in pool.members.items()}
+            pool.name: {name: member_status(member, now) for name, member in pool.members.items()}
             for pool in self.pools.values()
         }
 
     def load_status(self) -> dict[str, object]:
         """What the console shows of each pool as a whole."""
+        watcher = self.watcher
         return {
-            pool.name: {
-                "fit": len(pool.fit),
-                "back_ends": len(pool.members),
-                "outstanding": pool.outstanding,
-                "limit": None if pool.limits.max_requests == NO_LIMIT else pool.limits.max_requests,
-                "queued": len(pool.queue),
-                "requests": pool.requests,
-                "retries": pool.retries,
-                "looks": self.watcher.looks.get(pool.name, 0),
-                "seen": self.watcher.seen.get(pool.name, 0),
-            }
-            for pool in self.pools.values()
+            name: {**pool_status(pool), "looks": watcher.looks.get(name, 0), "seen": watcher.seen.get(name, 0)}
+            for name, pool in self.pools.items()
         }
 
 
 def _handed(waiting: Assignment, member: Member) -> None:
     waiting.handed(member)
-
-
-def _member_status(member: Member, now: float) -> dict[str, object]:
-    circuit = member.circuit
-    return {
-        "address": f"{member.address.host}:{member.address.port}",
-        "state": member.state.value,
-        "since_s": round(now - member.health.since, 1),
-        "check": member.health.last.said,
-        "circuit": circuit.state.value,
-        "ejected_for": circuit.why,
-        "weight": member.weight,
-        "share": round(member.share, 2),
-        "outstanding": member.outstanding,
-        "limit": None if member.limit == NO_LIMIT else member.limit,
-        "requests": member.requests,
-        "failures": member.failures,
-        "idle": len(member.idle),
-    }

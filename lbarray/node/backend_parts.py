@@ -121,6 +121,7 @@ def _discovery(reactor: Any, pool: str, settings: pool_config.Discover) -> Disco
         port=settings.port,
         shortest_s=settings.shortest,
         longest_s=settings.longest,
+        made_of=settings,
     )
 
 

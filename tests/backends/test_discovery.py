@@ -142,7 +142,7 @@ class PoolTests(ServiceCase):
     """What a pool does with it."""
 
     def found(self, *addresses: str) -> None:
-        discovery = self.service._discoveries["web"]
+        discovery = self.service._discoveries.by_pool["web"]
         discovery.changed({member_name(place): place for place in (Place(each, 80) for each in addresses)})
 
     def test_members_come_and_go(self) -> None:

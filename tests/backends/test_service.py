@@ -10,7 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from lbarray.backends.health import Seen
-from lbarray.backends.service import BackendsService, UnknownBackend
+from lbarray.backends.refusals import UnknownBackend
+from lbarray.backends.service import BackendsService
 from lbarray.config.load import parse
 from lbarray.errors import BadConfig, BadInput
 from lbarray.http.events import RequestHead, ResponseHead
