@@ -247,6 +247,13 @@ class _Paths(Generic[Target]):
                 self._patterns.Add(text.encode())
             self._patterns.Compile()
 
+    def everything(self) -> Target | None:
+        """The only route there is, if it holds for every path and has no conditions."""
+        root = self._root
+        if self._exact or self._by_pattern or root.children or root.below is None:
+            return None
+        return root.below.always
+
     def find(self, path: bytes, request: RequestHead, client: ClientAddress) -> Target | None:
         if self._exact and (candidates := self._exact.get(path)) is not None:
             found = candidates.always or candidates.find(request, client)
@@ -317,9 +324,13 @@ class RouteTable(Generic[Target]):
             paths.add(match, target)
         for paths in (self._any, *self._hosts.values(), *self._wild.values()):
             paths.compile()
+        #: Where everything goes, if it is so: the usual case of a small site, and nothing need be looked at.
+        self._everything = self._any.everything() if not self._hosts and not self._wild else None
 
     def find(self, request: RequestHead, client: ClientAddress) -> Target | None:
         """What the request's route leads to, ``None`` where no route holds."""
+        if self._everything is not None:
+            return self._everything
         path = request.target
         if b"?" in path:
             path = path[: path.index(b"?")]

@@ -188,6 +188,13 @@ class ConditionTests(SynchronousTestCase):
         self.assertEqual(find(routes, get()), "one")
         self.assertEqual(find({"a": Match(), "b": Match()}, get()), "a")
 
+    def test_everything(self) -> None:
+        """One route without conditions holds for all; with a condition, or beside another, it is looked at."""
+        self.assertEqual(find({"all": Match()}, get(b"/x/../y")), "all")
+        self.assertIsNone(find({"all": Match(methods=("POST",))}, get()))
+        self.assertEqual(find({"all": Match(), "b": Match(host="b.example")}, get(host=b"b.example")), "b")
+        self.assertEqual(find({"all": Match(), "x": Match(exact="/x")}, get(b"/x")), "x")
+
     def test_conditions_fall_back(self) -> None:
         """Where the conditions of a longer path do not hold, a shorter one is found."""
         routes: dict[str, Any] = {"long": Match(path="/a/b", methods=("POST",)), "short": Match(path="/a")}
