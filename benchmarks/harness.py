@@ -24,7 +24,7 @@ from typing import Self
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["CONTENDER_CPU", "LOAD_CPU", "Bench", "cpu_of", "idle_s", "ratio_table", "wrk"]
+__all__ = ["CONTENDER_CPU", "LOAD_CPU", "Bench", "cpu_of", "idle_s", "ratio_table", "single_table", "wrk"]
 
 CONTENDER_CPU, LOAD_CPU = 0, 1
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -177,10 +177,29 @@ def ratio_table(
             cells += [spread, f"{values[column] / reference:.2f}" if reference else ""]
         table.add_row(contender, *cells)
     Console(width=150, highlight=False).print(table)
+    rounds = {key: list(value) for key, value in rows.items()}
+    _add_result(name, title, {"median": medians, "against": against, "rounds": rounds})
+
+
+def single_table(name: str, title: str, rows: Mapping[str, Sequence[Row]]) -> None:
+    """Print medians of what has no peer to be compared with, and add them to the results of ``name``."""
+    columns = list(next(iter(rows.values()))[0])
+    table = Table("", *columns, title=title, title_justify="left")
+    medians = {
+        case: {column: statistics.median(row[column] for row in measured) for column in columns}
+        for case, measured in rows.items()
+    }
+    for case, values in medians.items():
+        table.add_row(case, *(_shown(values[column]) for column in columns))
+    Console(width=150, highlight=False).print(table)
+    _add_result(name, title, {"median": medians, "rounds": {key: list(value) for key, value in rows.items()}})
+
+
+def _add_result(name: str, title: str, result: dict[str, object]) -> None:
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     whole = json.loads(path.read_text()) if path.exists() else {}
-    whole[title] = {"median": medians, "against": against, "rounds": {key: list(value) for key, value in rows.items()}}
+    whole[title] = result
     path.write_text(json.dumps(whole, indent=1) + "\n")
 
 

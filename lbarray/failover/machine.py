@@ -21,6 +21,7 @@ __all__ = [
     "Machine",
     "NeverStarted",
     "NobodyTook",
+    "OwnerSilent",
     "ReleaseAddresses",
     "State",
     "TakeAddresses",
@@ -71,13 +72,20 @@ class NobodyTook:
 
 
 @attrs.frozen
+class OwnerSilent:
+    """The Active Router at ``owner`` has not been heard for as long as makes a dead one, and did not say farewell."""
+
+    owner: Address
+
+
+@attrs.frozen
 class WasFrozen:
     """This process stood still for ``late_s`` seconds (SIGSTOP, a paused machine): say so."""
 
     late_s: float
 
 
-Effect = Advertise | TakeAddresses | ReleaseAddresses | Announce | NobodyTook | WasFrozen
+Effect = Advertise | TakeAddresses | ReleaseAddresses | Announce | NobodyTook | OwnerSilent | WasFrozen
 
 
 class Machine:
@@ -118,6 +126,7 @@ class Machine:
         self.deadline: float | None = None
         self._active_interval_s = interval_s
         self._owner_priority = 0
+        self._heard_at = 0.0
         self._preempt_at: float | None = None
         self._leaving_until: float | None = None
         self._yielded = False
@@ -224,7 +233,9 @@ class Machine:
             if late_s > self.active_down_interval_s:
                 self.deadline = now + self.active_down_interval_s
                 return [WasFrozen(late_s)]
-            return self._become_active(now)  # §6.4.2: nobody advertised
+            silent = self.owner is not None and now - self._heard_at >= 3 * self._active_interval_s
+            lost: list[Effect] = [OwnerSilent(self.owner)] if silent and self.owner is not None else []
+            return self._become_active(now) + lost  # §6.4.2: nobody advertised
         if self._overslept(now):
             return self._give_up(now)
         if self._leaving_until is not None:
@@ -269,7 +280,7 @@ class Machine:
             self._owner_priority = 0
             self.deadline = now + self.skew_time_s
             return []
-        self.owner, self._owner_priority = source, heard.priority
+        self.owner, self._owner_priority, self._heard_at = source, heard.priority, now
         if heard.priority >= self.priority:
             self._preempt_at = None
         elif self._preempts:

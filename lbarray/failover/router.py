@@ -19,6 +19,7 @@ from lbarray.failover.machine import (
     Effect,
     Machine,
     NobodyTook,
+    OwnerSilent,
     ReleaseAddresses,
     State,
     TakeAddresses,
@@ -51,6 +52,7 @@ class RouterOnNode:
     :param seconds: the machine's time, of a clock that nobody sets.
     :param read_wire: hears what waits in the socket.
     :param changed: called when :attr:`forwards` changed.
+    :param owner_lost: called when the owner before us fell silent: its address, and for how long at least in seconds.
     :ivar forwards: our packets' plane is to forward for these addresses: we own them, or did a moment ago.
     """
 
@@ -72,6 +74,7 @@ class RouterOnNode:
         refresh_s: float,
         detect_duplicates: bool,
         changed: Callable[[], None],
+        owner_lost: Callable[[Address, float], None] = lambda owner, silent_s: None,
     ) -> None:
         self.spec = spec
         self.tracker = Tracker(spec.priorities[node_name])
@@ -97,6 +100,7 @@ class RouterOnNode:
         self._counters = counters
         self._seconds = seconds
         self._changed = changed
+        self._owner_lost = owner_lost
         self._since = seconds()
         self._owner_heard: float | None = None
         self._wake: IDelayedCall | None = None
@@ -297,6 +301,8 @@ class RouterOnNode:
                 self._announce()
             elif isinstance(effect, NobodyTook):
                 self.log.warn("handover: nobody took {vips}; they stay here", vips=self._names)
+            elif isinstance(effect, OwnerSilent):
+                self._owner_lost(effect.owner, 2 * self.machine.interval_s)
             elif isinstance(effect, WasFrozen):
                 self._counters.add("vrrp_frozen", self.spec.name)
                 self.log.warn("this process stood still for {late:.3g} s: waiting anew", late=effect.late_s)

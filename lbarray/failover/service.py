@@ -52,6 +52,8 @@ class FailoverService(Service):
         is the wall clock, and a step of it would pass for a process that stood still.
     :param owned: called with the addresses that this node forwards for, whenever they or :attr:`active` change. One
         that was given up is in it until neighbours have had the time to learn who has it.
+    :param owner_lost: called when this node takes over from an owner that fell silent: its address, and for how many
+        seconds at least.
     """
 
     log = Logger()
@@ -68,6 +70,7 @@ class FailoverService(Service):
         counters: Counters,
         journal: Journal,
         owned: Callable[[frozenset[Address]], None],
+        owner_lost: Callable[[Address, float], None] = lambda owner, silent_s: None,
         address6: Address | None = None,
         peers: Sequence[Address] = (),
         min_ttl: int = 255,
@@ -98,6 +101,7 @@ class FailoverService(Service):
         self._counters = counters
         self._journal = journal
         self._tell_owned = owned
+        self._owner_lost = owner_lost
         self._refresh_s = refresh_s
         self._detect_duplicates = detect_duplicates
         self._seconds = seconds or reactor.seconds
@@ -224,6 +228,7 @@ class FailoverService(Service):
             refresh_s=self._refresh_s,
             detect_duplicates=self._detect_duplicates,
             changed=self._changed,
+            owner_lost=self._owner_lost,
         )
 
     def stopService(self) -> Deferred[None] | None:

@@ -151,6 +151,11 @@ class MembershipService(Service):
         self._listeners.append(changed)
         return lambda: self._listeners.remove(changed)
 
+    def suspect(self, name: str, silent_s: float) -> None:
+        """Another part of this node found ``name`` dead: its advertisements ceased. It is out unless a heartbeat came
+        within ``silent_s``."""
+        self._apply(self.table.suspect(name, silent_s, self._reactor.seconds()))
+
     def beat(self) -> None:
         """Send a heartbeat now: each interval, and when something changed that others should know at once."""
         own = self._report()

@@ -77,6 +77,15 @@ class MembershipTable:
         """A node said that it leaves."""
         return [Left(name, 0.0)] if self._members.pop(name, None) else []
 
+    def suspect(self, name: str, silent_s: float, now: float) -> list[Event]:
+        """Others than us found a node dead: drop it, unless it was heard within ``silent_s``. The next heartbeat, if
+        there is one, brings it back."""
+        member = self._members.get(name)
+        if member is None or now - member.heard < silent_s:
+            return []
+        del self._members[name]
+        return [Left(name, now - member.heard)]
+
     def tick(self, now: float) -> list[Event]:
         """Drop whoever has been silent for too long."""
         lost = [

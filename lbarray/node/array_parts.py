@@ -122,6 +122,13 @@ def make_failover(
     owned: Callable[[frozenset[Address]], None],
 ) -> FailoverService:
     """The virtual routers. ``owned`` is told for which VIPs this node is the scheduler."""
+    names = {node.address: name for name, node in config.array.nodes.items()}
+
+    def owner_lost(owner: Address, silent_s: float) -> None:
+        # An owner that is dead is dead as a worker too, and its advertisements were denser than its heartbeats.
+        if owner in names:
+            members.suspect(names[owner], silent_s)
+
     own = config.array.nodes[node_name]
     failover = config.failover
     others = [node for name, node in config.array.nodes.items() if name != node_name]
@@ -147,4 +154,5 @@ def make_failover(
         counters=counters,
         journal=journal,
         owned=owned,
+        owner_lost=owner_lost,
     )

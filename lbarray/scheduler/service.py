@@ -17,7 +17,8 @@ from lbarray.values import Address, NodeReport, PlaneService, WorkerTarget
 
 __all__ = ["SchedulerService"]
 
-#: Seconds that a burst of membership changes is gathered for: a whole array starting is one table, not many.
+#: Seconds for which membership changes are gathered after one: a whole array starting is few tables, not many. The
+#: first of a burst, which may be a worker's death, is acted upon at once.
 GATHER_S = 0.02
 #: Seconds after which a silent node is taken out of the rows' history.
 LOST_FOR_GOOD_S = 30.0
@@ -55,6 +56,7 @@ class SchedulerService(Service):
         self._services = tuple(services)
         self._counters = counters
         self._gathering: IDelayedCall | None = None
+        self._updated_at = 0.0
         self._lives: dict[str, int] = {}
         self._lost: dict[str, float] = {}
         self._unsubscribe: Callable[[], None] = lambda: None
@@ -101,10 +103,15 @@ class SchedulerService(Service):
 
     def _changed(self, members: Sequence[NodeReport]) -> None:
         if self._gathering is None:
-            self._gathering = self._clock.callLater(GATHER_S, self._update)
+            wait_s = max(0.0, self._updated_at + GATHER_S - self._clock.seconds())
+            if wait_s:
+                self._gathering = self._clock.callLater(wait_s, self._update)
+            else:
+                self._update()
 
     def _update(self) -> None:
         self._gathering = None
+        self._updated_at = self._clock.seconds()
         members: Sequence[NodeReport] = [report for report in self._members.members() if report.name in self._index]
         targets = [
             WorkerTarget(

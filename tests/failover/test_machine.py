@@ -12,6 +12,7 @@ from lbarray.failover.machine import (
     Machine,
     NeverStarted,
     NobodyTook,
+    OwnerSilent,
     ReleaseAddresses,
     State,
     TakeAddresses,
@@ -80,6 +81,26 @@ class BackupTests(SynchronousTestCase):
         self.assertEqual(made.tick(made.deadline - 0.01), [])
         self.assertEqual(made.tick(made.deadline), [TakeAddresses(), Advertise(100), Announce()])
         self.assertEqual((made.state, made.owner), (State.ACTIVE, OWN))
+
+    def test_who_fell_silent(self) -> None:
+        """Taking over from an owner that was heard and no longer is, it is said who that was."""
+        made = backup()
+        made.received(said(150), HIGHER, 2.0)
+        assert made.deadline is not None
+        self.assertEqual(made.tick(made.deadline)[-1], OwnerSilent(HIGHER))
+
+    def test_a_living_owner_is_not_silent(self) -> None:
+        """Nobody fell silent where a lower owner is preempted, or one has said farewell."""
+        for last in (50, 0):
+            made = backup()
+            made.received(said(150), HIGHER, 0.5)
+            for now in (1.0, 2.0, 3.0, 4.0):
+                made.received(said(last), LOWER, now)
+                effects = made.tick(now + 0.9)
+                if effects:
+                    break
+            self.assertEqual(effects[0], TakeAddresses())
+            self.assertNotIn(OwnerSilent, [type(effect) for effect in effects])
 
     def test_higher_priority_renews(self) -> None:
         """An owner of higher priority is waited for anew."""

@@ -40,6 +40,14 @@ class MembershipTableTests(SynchronousTestCase):
         self.assertEqual(self.table.left("b"), [Left("b", 0.0)])
         self.assertEqual(self.table.left("b"), [])
 
+    def test_suspected(self) -> None:
+        """A node that others found dead is out at once, unless it was heard since; a heartbeat brings it back."""
+        self.table.heard(B, 1.0)
+        self.assertEqual(self.table.suspect("b", 0.2, 1.1), [])
+        self.assertEqual(self.table.suspect("b", 0.2, 1.3), [Left("b", 1.3 - 1.0)])
+        self.assertEqual(self.table.suspect("b", 0.2, 1.3), [])
+        self.assertEqual(self.table.heard(B, 1.4), [Joined("b")])
+
     def test_what_matters(self) -> None:
         """Accepting, draining, weight and MAC are told; load is not."""
         self.table.heard(B, 0.0)

@@ -108,7 +108,7 @@ class LogTests(SynchronousTestCase):
 
     def test_no_thread_is_left(self) -> None:
         """Stopped is stopped."""
-        before = threading.active_count()
+        before = set(threading.enumerate())
         self.log.start()
         self.log.stop()
-        self.assertEqual(threading.active_count(), before)
+        self.assertEqual(set(threading.enumerate()) - before, set())
