@@ -94,6 +94,10 @@ class IForwardingPlane(Interface):
         :raises lbarray.errors.SystemRefused: the kernel said no.
         """
 
+    def check() -> str:
+        """Why the packets are not forwarded as they should be; empty while they are. Puts right what it can first,
+        such as a program that somebody took away. Looks at the kernel, quickly enough for once a second."""
+
     def counters() -> PlaneCounters:
         """What has been done since ``attach``."""
 

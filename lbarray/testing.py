@@ -36,12 +36,13 @@ def every_split(data: bytes) -> Iterator[list[bytes]]:
 
 @implementer(IForwardingPlane)
 class MemoryPlane:
-    """A plane that forwards nothing and remembers everything."""
+    """A plane that forwards nothing and remembers everything; ``fault`` is what :meth:`check` finds."""
 
     name = "memory"
 
     def __init__(self) -> None:
         self.attached = False
+        self.fault = ""
         self.active: frozenset[Address] = frozenset()
         self.services: tuple[PlaneService, ...] = ()
         self.workers: dict[int, WorkerTarget] = {}
@@ -64,6 +65,9 @@ class MemoryPlane:
 
     def apply(self, rows: bytes) -> None:
         self.rows = list(struct.iter_unpack("=HHHH", rows))
+
+    def check(self) -> str:
+        return self.fault
 
     def counters(self) -> PlaneCounters:
         return PlaneCounters()

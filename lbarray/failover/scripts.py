@@ -41,6 +41,10 @@ class _Run(ProcessProtocol):
         self._late = True
         self.kill()
 
+    def forget(self) -> None:
+        """It was never begun."""
+        self._limit.cancel()
+
     def kill(self) -> None:
         """End the program."""
         transport: Any = self.transport
@@ -107,4 +111,5 @@ class CheckScripts(Service):
         try:
             self._reactor.spawnProcess(run, script.command[0], script.command, env=ENVIRONMENT)
         except OSError as error:
+            run.forget()
             ended(False, str(error))

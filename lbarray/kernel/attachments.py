@@ -65,6 +65,14 @@ class Classifier:
         if code:
             raise library().refused(f"attach the classifier to {self._interface}", code)
 
+    def attached(self) -> bool:
+        """Is it there now?"""
+        hook = self._hook()
+        options = _TcOptions(size=ctypes.sizeof(_TcOptions), handle=self.HANDLE, priority=self.PRIORITY)
+        code = library().c.bpf_tc_query(ctypes.byref(hook), ctypes.byref(options))
+        library().said.clear()
+        return not code
+
     def detach(self) -> None:
         """Take ours away; what others attached stays."""
         hook = self._hook()
@@ -91,6 +99,13 @@ class Xdp:
         code = library().c.bpf_xdp_attach(self._ifindex, program.fd, self._mode | self.UPDATE_IF_NOEXIST, None)
         if code:
             raise library().refused(f"attach an XDP program to {self._interface}", code)
+
+    def attached(self) -> bool:
+        """Is a program there now?"""
+        found = ctypes.c_uint32(0)
+        code = library().c.bpf_xdp_query_id(self._ifindex, self._mode, ctypes.byref(found))
+        library().said.clear()
+        return not code and bool(found.value)
 
     def detach(self) -> None:
         """Take it away. Whoever asks knows that it is ours: another one's would have kept us from attaching."""

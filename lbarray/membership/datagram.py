@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import hmac
 import struct
+from collections.abc import Sequence
 
 import attrs
 from cryptography.exceptions import InvalidTag
@@ -62,14 +63,18 @@ class DatagramCodec:
 
     :param secret: the shared key; surrounding white space does not count.
     :param array_name: arrays that share a key by accident still do not mix.
+    :param accepted: other keys whose datagrams are opened, while the key is being replaced.
     """
 
-    def __init__(self, *, secret: bytes, array_name: str) -> None:
-        self._key = hmac.digest(b"lbarray datagrams " + array_name.encode(), secret.strip(), "sha256")
+    def __init__(self, *, secret: bytes, array_name: str, accepted: Sequence[bytes] = ()) -> None:
+        purpose = b"lbarray datagrams " + array_name.encode()
+        self._keys = [hmac.digest(purpose, each.strip(), "sha256") for each in (secret, *accepted)]
         self._ciphers: dict[str, tuple[int, AESGCM]] = {}
+        self._own: dict[str, tuple[int, AESGCM]] = {}
 
-    def _cipher(self, sender: bytes, incarnation: int) -> AESGCM:
-        return AESGCM(hmac.digest(self._key, incarnation.to_bytes(8, "big") + sender, "sha256"))
+    @staticmethod
+    def _cipher(key: bytes, sender: bytes, incarnation: int) -> AESGCM:
+        return AESGCM(hmac.digest(key, incarnation.to_bytes(8, "big") + sender, "sha256"))
 
     def seal(self, stamp: Stamp, body: bytes) -> bytes:
         """The datagram.
@@ -83,10 +88,10 @@ class DatagramCodec:
         )
         if len(head) + len(body) + _TAG > LONGEST:
             raise ValueError(f"{len(body)} octets do not fit into a datagram of {LONGEST}")
-        incarnation, cipher = self._ciphers.get(stamp.sender, (-1, None))
+        incarnation, cipher = self._own.get(stamp.sender, (-1, None))
         if cipher is None or incarnation != stamp.incarnation:
-            cipher = self._cipher(name, stamp.incarnation)
-            self._ciphers[stamp.sender] = (stamp.incarnation, cipher)
+            cipher = self._cipher(self._keys[0], name, stamp.incarnation)
+            self._own[stamp.sender] = (stamp.incarnation, cipher)
         return head + cipher.encrypt(_nonce(stamp.sequence), body, head)
 
     def open(self, datagram: bytes) -> tuple[Stamp, bytes]:
@@ -104,18 +109,30 @@ class DatagramCodec:
         except UnicodeDecodeError:
             raise BadDatagram("no_heartbeat", "a datagram whose sender's name is no text") from None
         known, cipher = self._ciphers.get(sender, (-1, None))
-        if cipher is None or known != incarnation:
-            cipher = self._cipher(name, incarnation)
-        try:
-            body = cipher.decrypt(_nonce(sequence), datagram[len(head) :], head)
-        except InvalidTag:
-            raise BadDatagram("wrong_key", "a datagram that is sealed with another key") from None
+        sealed = datagram[len(head) :]
+        if cipher is not None and known == incarnation:
+            body = _opened(cipher, sequence, sealed, head)
+        else:
+            ciphers = [self._cipher(key, name, incarnation) for key in self._keys]
+            cipher, body = next(
+                ((each, found) for each in ciphers if (found := _opened(each, sequence, sealed, head)) is not None),
+                (None, None),
+            )
+        if cipher is None or body is None:
+            raise BadDatagram("wrong_key", "a datagram that is sealed with another key")
         # Only now: whoever invents senders shall not fill our memory.
         self._ciphers[sender] = (incarnation, cipher)
         try:
             return Stamp(Kind(kind), sender, incarnation, sequence, sent_ms / 1000), body
         except ValueError:
             raise BadDatagram("no_heartbeat", f"a sealed datagram of kind {kind}, which this version lacks") from None
+
+
+def _opened(cipher: AESGCM, sequence: int, sealed: bytes, head: bytes) -> bytes | None:
+    try:
+        return cipher.decrypt(_nonce(sequence), sealed, head)
+    except InvalidTag:
+        return None
 
 
 def _nonce(sequence: int) -> bytes:

@@ -32,7 +32,7 @@ def make_membership(
     reactor: Any,
     config: Config,
     node_name: str,
-    secret: bytes,
+    secrets: Sequence[bytes],
     report: Callable[[], NodeReport],
     counters: Counters,
     alone_with_wrong_key: Callable[[SystemRefused], None],
@@ -45,7 +45,7 @@ def make_membership(
         bind=nodes[node_name].address,
         port=config.membership.port,
         peers={name: node.address for name, node in nodes.items() if name != node_name},
-        codec=DatagramCodec(secret=secret, array_name=config.array.name),
+        codec=DatagramCodec(secret=secrets[0], array_name=config.array.name, accepted=secrets[1:]),
         interval_s=config.membership.interval,
         lost_after=config.membership.lost_after,
         report=report,
@@ -93,8 +93,9 @@ def make_scheduler(
     members: MembershipService,
     journal: Journal,
     counters: Counters,
+    able: Callable[[str], None],
 ) -> SchedulerService:
-    """The table and the plane that holds it."""
+    """The table and the plane that holds it. ``able`` is told why the plane does not forward; empty while it does."""
     index = {name: place for place, name in enumerate(config.array.nodes)}
     table = RowTable(index, config.scheduler.table_size)
     plane = make_plane(reactor=reactor, config=config, node_name=node_name, secret=secret, journal=journal)
@@ -107,6 +108,7 @@ def make_scheduler(
         services=[config.plane_service(name) for name in config.services],
         table=table,
         counters=counters,
+        able=able,
     )
 
 

@@ -54,6 +54,7 @@ ACCEPTANCE_S = 0.5
 #: Seconds of an orderly stop: until the other nodes' rows have moved, and for a successor beyond one interval.
 DRAIN_S = 0.1
 HAND_OVER_S = 0.2
+PLANE = Condition("plane")
 
 
 class NodeService(MultiService):
@@ -154,7 +155,7 @@ class NodeService(MultiService):
             reactor=self.reactor,
             config=config,
             node_name=self.node_name,
-            secret=self.secret,
+            secrets=self._secrets(),
             report=self._report,
             counters=self.counters,
             alone_with_wrong_key=self._refuse,
@@ -183,12 +184,13 @@ class NodeService(MultiService):
                 members=self.membership,
                 journal=journal,
                 counters=self.counters,
+                able=self._plane_checked,
             )
             self.failover = make_failover(
                 reactor=self.reactor,
                 config=config,
                 node_name=self.node_name,
-                secrets=[self.secret, *(path.read_bytes() for path in config.array.accepted_key_files)],
+                secrets=self._secrets(),
                 members=self.membership,
                 journal=journal,
                 counters=self.counters,
@@ -231,6 +233,15 @@ class NodeService(MultiService):
         if self.scheduler is not None and not (self._stopping and not vips >= self.scheduler.owned):
             self.scheduler.set_owned(vips)
         self._tell()
+
+    def _secrets(self) -> list[bytes]:
+        """The key to sign with, then those that are accepted too."""
+        return [self.secret, *(path.read_bytes() for path in self.config.array.accepted_key_files)]
+
+    def _plane_checked(self, fault: str) -> None:
+        """A node that cannot forward must not own what is to be forwarded."""
+        if self.failover is not None:
+            self.failover.report(PLANE, not fault, f"the packet plane does not forward: {fault}")
 
     def _members_changed(self, members: Sequence[NodeReport]) -> None:
         """An array without a worker that accepts is better led by a node that knows of one."""

@@ -87,6 +87,9 @@ class AutoPlane:
     def apply(self, rows: bytes) -> None:
         self._plane.apply(rows)
 
+    def check(self) -> str:
+        return "" if self._plane is None else str(self._plane.check())
+
     def counters(self) -> PlaneCounters:
         counted: PlaneCounters = self._plane.counters()
         return counted

@@ -131,6 +131,15 @@ class BpfPlane:
         assert self._object is not None
         return self._object.program(MODES[self.name])
 
+    def check(self) -> str:
+        if self._attachment is None or self._attachment.attached():
+            return ""
+        try:
+            self._attachment.attach(self.program)
+        except SystemRefused as error:
+            return f"the packet program was taken away from {self._interface}, and {error}"
+        return ""
+
     def detach(self) -> None:
         if self._attachment is not None:
             self._attachment.detach()

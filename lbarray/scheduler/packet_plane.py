@@ -269,6 +269,9 @@ class PacketPlane:
 
     # What is asked
 
+    def check(self) -> str:
+        return "" if self._wire is not None else "its packet socket is closed"
+
     def counters(self) -> PlaneCounters:
         return PlaneCounters(
             {verdict.name.lower(): number for verdict, number in self._packets.items()},

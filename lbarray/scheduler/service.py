@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from lbarray.errors import SystemRefused
@@ -20,6 +21,8 @@ __all__ = ["SchedulerService"]
 #: Seconds for which membership changes are gathered after one: a whole array starting is few tables, not many. The
 #: first of a burst, which may be a worker's death, is acted upon at once.
 GATHER_S = 0.02
+#: Seconds between two looks at whether the plane still does its work.
+CHECK_S = 1.0
 #: Seconds after which a silent node is taken out of the rows' history.
 LOST_FOR_GOOD_S = 30.0
 
@@ -30,6 +33,7 @@ class SchedulerService(Service):
     :param index: the stable worker index of each node's name.
     :param plane: an :class:`lbarray.interfaces.IForwardingPlane`.
     :param members: an :class:`lbarray.interfaces.IMembershipSource`.
+    :param able: told each second why the plane does not forward as it should; empty while it does.
     """
 
     log = Logger()
@@ -45,6 +49,7 @@ class SchedulerService(Service):
         services: Sequence[PlaneService],
         table: RowTable,
         counters: Counters,
+        able: Callable[[str], None] = lambda fault: None,
     ) -> None:
         self.table = table
         self.owned: frozenset[Address] = frozenset()
@@ -55,6 +60,10 @@ class SchedulerService(Service):
         self._index = dict(index)
         self._services = tuple(services)
         self._counters = counters
+        self._able = able
+        self._refused = ""
+        self._checks = LoopingCall(self._check)
+        self._checks.clock = clock
         self._gathering: IDelayedCall | None = None
         self._updated_at = 0.0
         self._lives: dict[str, int] = {}
@@ -68,9 +77,12 @@ class SchedulerService(Service):
         self._plane.set_services(self._services)
         self._unsubscribe = self._members.subscribe(self._changed)
         self._update()
+        self._checks.start(CHECK_S, now=False)
 
     def stopService(self) -> None:
         super().stopService()
+        if self._checks.running:
+            self._checks.stop()
         self._unsubscribe()
         if self._gathering is not None:
             self._gathering.cancel()
@@ -97,9 +109,16 @@ class SchedulerService(Service):
         if self.running:
             try:
                 self._plane.set_active(vips)
+                self._refused = ""
             except SystemRefused as error:
+                self._refused = str(error)
                 self._counters.add("plane_refused", "active")
                 self.log.critical("{error}", error=error)
+
+    def _check(self) -> None:
+        if self._refused:  # perhaps it works by now
+            self.set_owned(self.owned)
+        self._able(self._refused or self._plane.check())
 
     def _changed(self, members: Sequence[NodeReport]) -> None:
         if self._gathering is None:

@@ -54,6 +54,17 @@ class CodecTests(SynchronousTestCase):
         other = DatagramCodec(secret=b"0123456789abcdef", array_name="blog")
         self.assertEqual(self.refused(CODEC.seal(stamp(), b"x"), other), "wrong_key")
 
+    def test_rotation(self) -> None:
+        """While the key is being replaced, what either key sealed is opened, and each node seals with its first."""
+        old, both, new = (
+            DatagramCodec(secret=b"o" * 32, array_name="x"),
+            DatagramCodec(secret=b"n" * 32, array_name="x", accepted=[b"o" * 32]),
+            DatagramCodec(secret=b"n" * 32, array_name="x"),
+        )
+        self.assertEqual(both.open(old.seal(stamp(), b"x"))[1], b"x")
+        self.assertEqual(new.open(both.seal(stamp(), b"y"))[1], b"y")
+        self.assertEqual(self.refused(both.seal(stamp(), b"y"), old), "wrong_key")
+
     def test_white_space_around_the_key(self) -> None:
         """An editor's line end is no other key."""
         same = DatagramCodec(secret=b"  0123456789abcdef", array_name="shop")

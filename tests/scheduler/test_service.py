@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from lbarray.scheduler.maglev import NOBODY
-from lbarray.scheduler.service import GATHER_S, LOST_FOR_GOOD_S, SchedulerService
+from lbarray.scheduler.service import CHECK_S, GATHER_S, LOST_FOR_GOOD_S, SchedulerService
 from lbarray.scheduler.table import RowTable
 from lbarray.telemetry.counters import Counters
 from lbarray.testing import MemoryMembers, MemoryPlane, PlaneSuite
@@ -41,6 +41,7 @@ class SchedulerServiceTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
+        self.faults: list[str] = []
         self.plane = MemoryPlane()
         self.members = MemoryMembers(report("a"), report("b"))
         self.service = SchedulerService(
@@ -52,8 +53,18 @@ class SchedulerServiceTests(SynchronousTestCase):
             services=[PlaneSuite.SERVICE],
             table=RowTable(INDEX, 101),
             counters=Counters(),
+            able=self.faults.append,
         )
         self.service.startService()
+
+    def test_says_that_the_plane_does_not_forward(self) -> None:
+        """Each second it is told why not, and when it does again."""
+        self.clock.advance(CHECK_S)
+        self.plane.fault = "somebody took it away"
+        self.clock.advance(CHECK_S)
+        self.plane.fault = ""
+        self.clock.advance(CHECK_S)
+        self.assertEqual(self.faults, ["", "somebody took it away", ""])
 
     def owners(self) -> set[int]:
         return {now for now, *_ in self.plane.rows}
