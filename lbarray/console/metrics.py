@@ -33,6 +33,7 @@ class _Collector:
         yield from _tls(_mapping(status.get("services")))
         yield from _backends(_mapping(status.get("pools")))
         yield from _pools(_mapping(status.get("balancing")))
+        yield from _rewriting(_mapping(status.get("rewriting")))
         yield from _routers(_mapping(_mapping(status.get("failover")).get("routers")))
 
 
@@ -49,6 +50,22 @@ def _services(services: Mapping[str, object]) -> Iterator[Metric]:
         requests.add_metric([name], _number(values.get("requests")))
     yield connections
     yield requests
+
+
+def _rewriting(rewriting: Mapping[str, object]) -> Iterator[Metric]:
+    """The CDN's hosts and the memo; what was rewritten are counters."""
+    up = GaugeMetricFamily("lbarray_cdn_host_up", "1 while URLs are written to the CDN's host", labels=["host"])
+    for host, probed in _mapping(rewriting.get("probes")).items():
+        up.add_metric([host], 1 if _mapping(probed).get("alive") else 0)
+    yield up
+    memo = _mapping(rewriting.get("memo"))
+    if memo:
+        octets = GaugeMetricFamily("lbarray_rewrite_memo_octets", "Memory of the results that are kept", labels=[])
+        octets.add_metric([], _number(memo.get("octets")))
+        pages = CounterMetricFamily("lbarray_rewrite_memo", "Pages from the memo, or not", labels=["result"])
+        pages.add_metric(["hit"], _number(memo.get("hits")))
+        pages.add_metric(["miss"], _number(memo.get("misses")))
+        yield from (octets, pages)
 
 
 def _routers(routers: Mapping[str, object]) -> Iterator[Metric]:

@@ -78,6 +78,8 @@ class CdnFilter:
             self._counters.add("rewrite_left", "xhtml")
         if kind is None:
             return None
+        if self.pages.skip_cookies and kind is HtmlRewriter:
+            _vary_by_cookie(response)
         if why := self.pages.why_not(request, client):
             self._counters.add("rewrite_left", why)
             return None
@@ -113,3 +115,10 @@ class CdnFilter:
             for name, value in response.fields
         ]
         return True
+
+
+def _vary_by_cookie(response: ResponseHead) -> None:
+    """Caches must not give the page of one to the other (RFC 9110 §12.5.5)."""
+    named = {name.strip().lower() for value in response.get_all(b"vary") for name in value.split(b",")}
+    if named.isdisjoint((b"cookie", b"*")):
+        response.fields.append((b"Vary", b"Cookie"))

@@ -15,7 +15,7 @@ __all__ = ["READABLE", "BrokenCoding", "Coder", "Decoder", "coder", "decoder"]
 READABLE = (b"gzip", b"br", b"zstd", b"deflate", b"x-gzip")
 
 #: Octets of plain content that are at hand at a time, about: a small coded piece may stand for gigabytes.
-_PIECE = 1 << 18
+_PIECE = 1 << 16
 #: At worst 16 MiB come of it.
 _ZSTD_SLICE = 512
 #: What RFC 9659 lets a sender ask for.

@@ -18,8 +18,9 @@ __all__ = ["Content", "Pipeline", "Stage"]
 
 #: Coded octets that may come before any content: a gzip member's head has its file's name, a zstd skippable frame more.
 _LONGEST_CODING_HEAD = 65536
-#: Octets of plain content that are worked on in one turn of the reactor.
-_SLICE = 1 << 20
+#: Octets of plain content that are worked on in one turn of the reactor: then others have theirs, and the client its
+#: first octets.
+_SLICE = 1 << 16
 
 
 class Content(Protocol):
@@ -90,6 +91,7 @@ class Pipeline:
 
     :param stages: in their order, of plain content.
     :param later: calls back in another turn of the reactor; ``None`` where everything may be done at once.
+    :ivar at_once: the same for now.
     :param rewriter: of the last stage, which sends readers to the CDN: what it did is counted at the end.
     """
 
@@ -116,6 +118,7 @@ class Pipeline:
         self._broken = False
         self._untouched = False
         self._finishing = 0
+        self.at_once = False
         self.waiting: Deferred[Any] | None = None
 
     @property
@@ -156,23 +159,15 @@ class Pipeline:
             return data
         if self._broken:
             return b""
+        pieces, self._pieces = self._pieces, None
         if self._reader is None or self._writer is None:
-            return self._through(data)
+            if pieces is None and len(data) <= _SLICE:
+                return self._through(data)
+            return b"".join(self._worked_on(pieces or _sliced(data)))
         self._unread += data if not self._decoded else b""
         out: list[bytes] = []
-        done = 0
-        pieces = self._pieces if self._pieces is not None else self._reader.decode(data)
-        self._pieces = None
         try:
-            for piece in pieces:
-                if piece:
-                    self._decoded = True
-                    done += len(piece)
-                    out.append(self._writer.code(self._through(piece)))
-                if done >= _SLICE and self._later is not None:
-                    self._pieces = pieces
-                    self._wait_for_turn()
-                    return b"".join(out)
+            out.extend(self._worked_on(pieces if pieces is not None else self._reader.decode(data)))
         except BrokenCoding:
             self._counters.add("rewrite_bail_out", "coding")
             if not self._decoded:
@@ -189,9 +184,30 @@ class Pipeline:
                 return self._unread
             return b""
         self._unread = b""
-        # The back end has sent so much and perhaps waits with the rest: the client is to see it.
-        out.append(self._writer.flush())
         return b"".join(out)
+
+    def _worked_on(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        """What becomes of these pieces; when it is much, of some of them only, and the others wait for another turn."""
+        writer = self._writer
+        done = 0
+        for piece in pieces:
+            if not piece:
+                continue
+            self._decoded = True
+            done += len(piece)
+            out = self._through(piece)
+            yield writer.code(out) if writer is not None else out
+            if done >= _SLICE:
+                done = 0
+                if writer is not None:
+                    yield writer.flush()
+                if self._later is not None and not self.at_once:
+                    self._pieces = pieces
+                    self._wait_for_turn()
+                    return
+        if writer is not None and self._decoded:
+            # The back end has sent so much and perhaps waits with the rest: the client is to see it.
+            yield writer.flush()
 
     def _wait_for_turn(self) -> None:
         waiting = self.waiting = Deferred()
@@ -260,3 +276,7 @@ class Pipeline:
         if self._writer is None:
             return data
         return self._writer.code(data) + self._writer.flush() if data else b""
+
+
+def _sliced(data: bytes) -> Iterator[bytes]:
+    return (data[at : at + _SLICE] for at in range(0, len(data), _SLICE))

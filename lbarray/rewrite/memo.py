@@ -32,6 +32,7 @@ class Source(Protocol):
 
     marks: list[tuple[int, int, int]] | None
     waiting: Any
+    at_once: bool
 
     def feed(self, data: bytes) -> bytes:
         """Content in, content out."""
@@ -205,8 +206,9 @@ class Remembering:
         """It is another page from here on: the source catches up, and goes on."""
         result, self._result = self._result, None
         assert result is not None
-        self._begin()
+        source = self._begin()
         same, given = self._reached, self._given
+        source.at_once = True  # in the same slices, but now: what is the same has left already
         out = b""
         if self._coded:
             begin = 0
@@ -216,11 +218,13 @@ class Remembering:
                 out += self._live(result.came[begin:end])
                 begin = end
             out += self._live(result.came[begin:same] + data)
+            source.at_once = False
             if not out.startswith(result.left[:given]):
                 raise RuntimeError("a coding gave something else for the same content")
             return out[given:]
         settled, _ = result.settled(same)
         out = self._live(result.came[:same] + data) if same else self._live(data)
+        source.at_once = False
         self._owed = result.left[:given]
         self._raw = result.came[settled:same]
         return self._settle(out, data)
@@ -251,7 +255,7 @@ class Remembering:
             self._left.append(out)
             self._came_octets += len(data)
             self._left_octets += len(out)
-            if self._came_octets > self._memo.longest or source.waiting is not None:
+            if self._came_octets > self._memo.longest:
                 self._came = None
                 self._left = []
                 source.marks = None

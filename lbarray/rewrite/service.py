@@ -119,16 +119,18 @@ class RewriteService(Service):
         A part of a page joined to one that was rewritten would be neither, so a reader who navigates gets
         no ranges (RFC 9110 §14.2: they are optional). Media players, who need them, do not ask for HTML.
         """
-        tagged = False
+        tagged = ranged = False
         for place, (name, value) in enumerate(request.fields):
             size = len(name)
             if size == 15 and name.lower() == b"accept-encoding":
                 request.fields[place] = (name, _readable(value))
             elif size == 13 and name.lower() == b"if-none-match":
                 tagged = True
+            elif size == 5 and name.lower() == b"range":
+                ranged = True
         if tagged:
             request.notes = restore(request, self._digest)
-        if request.get(b"range") is not None and b"text/html" in (request.get(b"accept") or b"").lower():
+        if ranged and b"text/html" in (request.get(b"accept") or b"").lower():
             request.remove(b"range")
             request.remove(b"if-range")
 

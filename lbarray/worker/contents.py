@@ -18,6 +18,9 @@ class ContentSink(Protocol):
     def content_end(self) -> None:
         """All of it has been told."""
 
+    def flush(self) -> None:
+        """What has been told so far may go on its way: more of it takes a while."""
+
     def content_paused(self, paused: bool) -> None:
         """A filter has work in hand: no more is wanted before that is done; or it is done."""
 
@@ -44,6 +47,8 @@ class FilteredContent:
     def __init__(self, filters: Sequence[Any], sink: ContentSink) -> None:
         self._stages = [_Stage(body_filter) for body_filter in filters]
         self._sink: ContentSink | None = sink
+        self._held = False
+        self._ready: list[int] = []
         self.waits = 0
 
     def feed(self, data: bytes) -> None:
@@ -53,6 +58,12 @@ class FilteredContent:
     def end(self) -> None:
         """That was all of it; :meth:`ContentSink.content_end` follows, perhaps later."""
         self._end(0)
+
+    def hold(self, held: bool) -> None:
+        """The sink cannot take more, or can again: what a filter makes by and by is not asked for meanwhile."""
+        self._held = held
+        while self._ready and not self._held:
+            self._again(self._ready.pop(0))
 
     def drop(self) -> None:
         """Nobody wants it any more: the sink hears nothing from now on."""
@@ -106,6 +117,9 @@ class FilteredContent:
 
     def _again(self, place: int) -> None:
         stage = self._stages[place]
+        if self._held and not stage.ending and self._sink is not None:
+            self._ready.append(place)
+            return
         stage.waits = False
         self.waits -= 1
         if self._sink is None:
@@ -120,5 +134,8 @@ class FilteredContent:
                 self._feed(place, stage.queue.popleft())
             if stage.ended and not stage.waits:
                 self._finish(place)
-        if not self.waits and self._sink is not None:
-            self._sink.content_paused(False)
+        if self._sink is not None:
+            if self.waits:
+                self._sink.flush()
+            else:
+                self._sink.content_paused(False)

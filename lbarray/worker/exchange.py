@@ -405,14 +405,18 @@ class Exchange:
     def pause_backend(self) -> None:
         """The client cannot take more."""
         self._client_full = True
+        if self._content is not None:
+            self._content.hold(True)
         if self._backend is not None:
             self._backend.pause()
 
     def resume_backend(self) -> None:
         """The client can take more."""
         self._client_full = False
-        if self._content is not None and self._content.waits:
-            return  # a filter has work in hand: its end resumes
+        if self._content is not None:
+            self._content.hold(False)
+            if self._content is not None and self._content.waits:
+                return  # a filter has work in hand: its end resumes
         if self._backend is not None:
             self._backend.resume()
 

@@ -58,6 +58,10 @@ PARTS: dict[str, Any] = {
     "membership": {"members": {"a": MEMBER}, "missing": ["b"]},
     "services": {"http": {"at": "192.0.2.100:80/tcp", "tls": False, "connections": 1, "accepted": 2, "requests": 3}},
     "pools": {"web": {"w1": BACKEND}},
+    "rewriting": {
+        "probes": {"cdn.example": {"alive": False, "said": "status 500"}},
+        "memo": {"octets": 9, "hits": 5, "misses": 1},
+    },
     "balancing": {"web": {"fit": 1, "outstanding": 2, "queued": 3, "retries": 4}},
 }
 
@@ -200,6 +204,8 @@ class MetricsTests(SynchronousTestCase):
             'lbarray_pool_queued{pool="web"} 3.0',
             'lbarray_pool_retries_total{pool="web"} 4.0',
             'lbarray_vip_owner{router="main",vip="192.0.2.100"} 1.0',
+            'lbarray_cdn_host_up{host="cdn.example"} 0.0',
+            'lbarray_rewrite_memo_total{result="hit"} 5.0',
         ):
             self.assertIn(line + "\n", text)
 

@@ -237,6 +237,23 @@ class RewriteServiceTests(SynchronousTestCase):
         for fields in ((), ((b"Content-Encoding", b"gzip"),)):
             self.assertEqual(self.through([], *fields), b"")
 
+    def test_slices(self) -> None:
+        """Of a large piece the first part leaves at once; the rest is worked on in turns."""
+        page = BEFORE * 1000
+        for fields, code in (((), bytes), (((b"Content-Encoding", b"gzip"),), gzip)):
+            body, _ = self.opened((b"Content-Type", b"text/html"), *fields)
+            out = body.feed(code(page))
+            self.assertIsNotNone(body.waiting)
+            self.assertGreater(len(out), 0)
+            turns = 0
+            while body.waiting is not None:
+                turns += 1
+                self.clock.advance(0)
+                out += body.feed(b"")
+            out += body.finish()
+            self.assertGreater(turns, 5)
+            self.assertEqual(out if not fields else zlib.decompress(out, 31), AFTER * 1000)
+
     # Validators
 
     def test_not_modified(self) -> None:
@@ -279,7 +296,9 @@ class RewriteServiceTests(SynchronousTestCase):
         """Who is logged in gets the pages as they are."""
         self.start(pages=PageRules(skip_cookies=[b"session"]))
         self.assertIsNone(self.opened(asked=((b"Cookie", b"a=b; session=1"),))[0])
-        self.assertIsNotNone(self.opened(asked=((b"Cookie", b"a=session"),))[0])
+        body, head = self.opened(asked=((b"Cookie", b"a=session"),))
+        self.assertIsNotNone(body)
+        self.assertEqual(head.get(b"vary"), b"Cookie")
 
     def test_policy_amended(self) -> None:
         """By choice a policy is widened for the CDN, kind by kind, and not for scripts that trust no host."""
@@ -337,7 +356,12 @@ class RewriteServiceTests(SynchronousTestCase):
     def test_memo(self) -> None:
         """A page that comes again, however it is cut, gives the same; another page gives its own."""
         for fields, code in (((), bytes), (((b"Content-Encoding", b"gzip"),), gzip)):
-            self.start(memo_octets=1 << 20)
+            self.start(memo_octets=1 << 24)
+            large = BEFORE * 400
+            for page in (large, large, large + b"x", large[:-500] + b"y" * 3000):
+                out = self.through([code(page)], *fields)
+                wanted = page.replace(b"=/static", b"=https://cdn.example/static")
+                self.assertEqual(out if not fields else zlib.decompress(out, 31), wanted)
             self.through([code(BEFORE)], *fields)
             for pieces in list(every_split(code(BEFORE)))[::17]:
                 out = self.through(pieces, *fields)

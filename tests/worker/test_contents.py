@@ -20,6 +20,9 @@ class Sink:
     def content_end(self) -> None:
         self.told.append("end")
 
+    def flush(self) -> None:
+        pass
+
     def content_paused(self, paused: bool) -> None:
         self.told.append("paused" if paused else "resumed")
 
@@ -115,3 +118,14 @@ class FilteredContentTests(SynchronousTestCase):
         content.drop()
         self.assertEqual(slow.cancelled, 1)
         self.assertEqual(sink.told, ["paused"])
+
+    def test_held(self) -> None:
+        """While the client cannot take more, nothing more is asked of a filter that has it; then it goes on."""
+        sink, slow = Sink(), Slow()
+        content = FilteredContent([slow], sink)
+        content.feed(b"a")
+        content.hold(True)
+        slow.done()
+        self.assertEqual(sink.told, ["paused"])
+        content.hold(False)
+        self.assertEqual(sink.told, ["paused", b"a", "resumed"])
