@@ -1,6 +1,6 @@
 """Everything else is in setup.cfg, which cannot name an extension.
 
-``_rows`` is optional: without a compiler or Python's headers the same loops run in Python.
+``_rows`` and ``_scan`` are optional: without a compiler or Python's headers the same is done in Python.
 
 With ``LBARRAY_COMPILE=1`` the modules that every request passes through are compiled too, by Cython, from the very
 same files: a sixth less of Python's share of a request. It is a choice, since a compiled module takes the place of its
@@ -40,6 +40,7 @@ HOT = (
 
 extensions = [
     Extension("lbarray.scheduler._rows", ["lbarray/scheduler/_rows.c"], py_limited_api=True, optional=True),
+    Extension("lbarray.rewrite._scan", ["lbarray/rewrite/_scan.c"], py_limited_api=True, optional=True),
 ]
 more = {"options": {"bdist_wheel": {"py_limited_api": "cp311"}}}
 if COMPILE:

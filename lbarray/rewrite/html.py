@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from lbarray.rewrite import tokens
 from lbarray.rewrite.charset import ascii_inside_by_meta
@@ -50,6 +50,7 @@ class HtmlRewriter:
     """One page. :meth:`feed` and :meth:`finish` give out what may leave; nothing is held but an unfinished tag.
 
     :param page: where relative URLs start.
+    :param compiled: scan by ``_scan.c``.
     :ivar rewritten: how many URLs were changed.
     :ivar long_tags: how many tags were beyond :data:`LONGEST_TAG`.
     :ivar unsigned: how many tags with ``integrity`` stayed as they are for want of ``crossorigin``.
@@ -58,10 +59,10 @@ class HtmlRewriter:
         is in what was given out.
     """
 
-    def __init__(self, rules: CdnRules, page: Page) -> None:
+    def __init__(self, rules: CdnRules, page: Page, *, compiled: bool = tokens.COMPILED) -> None:
         self._rules = rules
         self._page = page
-        self._grammar = tokens.grammar(rules.attributes, rules.css, rules.embeds)
+        self._grammar = tokens.grammar(rules.attributes, rules.css, rules.embeds, compiled)
         self._based = False
         self._held = b""
         self._inside = _MARKUP
@@ -144,26 +145,22 @@ class HtmlRewriter:
         """On to behind the next tag that is not passed over: (where, no further without more data)."""
         if self._foreign:
             return self._foreign_markup(data, at, size)
-        skip = self._grammar.skip.match
+        scan = self._grammar.scan
         known = self._rules.known if not self._page.foreign else {}
         while True:
-            found = skip(data, at, size)
-            assert found is not None  # it matches the empty string as well
-            at = found.end()
-            key: Any = found.group(1, 2)
-            if not key[1]:
+            at, start, value, element, quoted = scan(data, at, size)
+            if element is None or quoted is None:
                 break
-            start = found.start(1) - 1
             if at - start > LONGEST_TAG:  # the same as if it had come in pieces
                 self.long_tags += 1
             else:
-                change = known.get(key)
+                change = known.get((element, quoted))
                 if change is None:
-                    change = self._look_up(*key)
+                    change = self._look_up(element, quoted)
                 if change:
-                    first = found.start(2) + change[0]
+                    first = value + change[0]
                     self._change(start, at, ((first, first + change[1], change[2]),))
-            if len(key[0]) == 6 and key[0].lower() == b"script":
+            if len(element) == 6 and element.lower() == b"script":
                 self._begin_text(b"script")
                 return at, False
         if at == size:
