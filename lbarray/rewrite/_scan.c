@@ -184,7 +184,8 @@ static Py_ssize_t single(const Scanner *self, const uint8_t *data, Py_ssize_t at
 			return src->value_end ? at + 1 : CUT;
 		if (!among(&self->deciding, data + found.name, found.name_end - found.name))
 			continue;
-		if (!is_called("src", data + found.name, found.name_end - found.name) || !found.quote || src->value_end)
+		if (!is_called("src", data + found.name, found.name_end - found.name) || src->value_end ||
+		    found.value_end == found.value)
 			return CUT;
 		*src = found;
 	}

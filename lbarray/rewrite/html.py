@@ -104,7 +104,7 @@ class HtmlRewriter:
         """The rest: an unfinished tag is no tag."""
         held, self._held = self._held, b""
         if self._inside == b"style" and self._css is not None:
-            self._data, self._out, self._done = held, [], 0
+            self._data, self._out, self._done, self._grown = held, [], 0, 0
             self._css.scan(held, 0, len(held), last=True)
             self._out.append(held[self._done :])
             return b"".join(self._out)
@@ -180,7 +180,8 @@ class HtmlRewriter:
         kind = self._grammar.kinds.of(element.lower())[b"src"]
         found = changes_of(quoted, self._rules, self._page, kind)
         change = (found[0][0], found[0][1] - found[0][0], found[0][2]) if found else ()
-        if quoted[1:2] == b"/" and quoted[2:3] != b"/" and not self._page.foreign:
+        value = quoted.lstrip(b"\"'")
+        if value[:1] == b"/" and value[1:2] != b"/" and not self._page.foreign:
             self._rules.keep((element, quoted), change)
         return change
 

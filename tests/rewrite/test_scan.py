@@ -18,8 +18,8 @@ RULES = CdnRules(hosts=["cdn.example"], paths=["/"], attributes=["data-src", "a@
 MORE = [
     "<img ", "src", "=", '"', "'", "/static/x", " ", "\n", "/", ">", "style", "background", "data-src", "(", "alt=x",
     "SRC='/static/X'", "<IMG", "<p", "</", "</p", "<!", "--", "-", "!", "<?", "<", "&amp;", "\0", "integrity",
-    "<object data=",
-    "<script src=/static/s></script>", "<a href=/static/y>", "STYLE='a:b'", "style = 'url(/static/z)'", "=x", "<select",
+    "<object data=", "<script src=/static/s></script>", "<img src=//site.example/x>", "<img src>", "<img src=>",
+    "<a href=/static/y>", "STYLE='a:b'", "style = 'url(/static/z)'", "=x", "<select",
 ]  # fmt: skip
 
 
