@@ -8,8 +8,8 @@ from typing import Any
 from twisted.internet import reactor as global_reactor
 from twisted.internet.task import deferLater
 
-from lbarray.rewrite.service import RewriteService
-from tests.rewrite.test_plugins import Chained, examples
+from lbarray.rewrite.service import Chained, RewriteService
+from tests.rewrite.test_plugins import examples
 from tests.rewrite.test_service import gzip, make_cdn
 from tests.worker.engine import Backend, BackendServer, Engine
 
