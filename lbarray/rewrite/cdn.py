@@ -55,34 +55,36 @@ class CdnFilter:
         self._manifests = manifests
         self._location = location
 
-    def learn(self, request: RequestHead, response: ResponseHead, media_type: bytes) -> None:
-        """What a response tells of what is behind a path."""
-        if self.rules.selection.learns and response.status == 200 and request.method in (b"GET", b"HEAD"):
+    def look(self, request: RequestHead, response: ResponseHead, media_type: bytes) -> None:
+        """At any response: learn what is behind its path, and where it leads."""
+        rules = self.rules
+        if rules.selection.learns and response.status == 200 and request.method in (b"GET", b"HEAD"):
             length = response.get(b"content-length") or b""
             coded = response.get(b"content-encoding")
             size = int(length) if length.isdigit() and not coded else -1
-            self.rules.learn(request.path, media_type, size)
+            rules.learn(request.path, media_type, size)
+        if self._location and 300 <= response.status < 400:
+            page = Page(request.host, request.path)
+            self._counters.add("rewrite_urls", "", rewrite_location(response, rules, page))
+        if media_type == _XHTML:
+            # Its grammar is XML's: other rules for scripts, CDATA and "/>".
+            self._counters.add("rewrite_left", "xhtml")
+
+    def reads(self, media_type: bytes) -> bool:
+        """Content of this type has URLs that may move."""
+        return self._kind(media_type) is not None and bool(self.rules.alive)
 
     def open(
         self, request: RequestHead, response: ResponseHead, client: ClientAddress, media_type: bytes
     ) -> Callable[[], Rewriter] | None:
-        """Change what the fields say; what makes the content's rewriter, if the content is of a kind that has one."""
-        if not self.rules.alive:
-            return None
-        page = Page(request.host, request.path)
-        if self._location and 300 <= response.status < 400:
-            self._counters.add("rewrite_urls", "", rewrite_location(response, self.rules, page))
+        """Of a response that :meth:`reads`: change what the fields say; what makes the content's rewriter."""
         kind = self._kind(media_type)
-        if media_type == _XHTML:
-            # Its grammar is XML's: other rules for scripts, CDATA and "/>".
-            self._counters.add("rewrite_left", "xhtml")
-        if kind is None:
-            return None
         if self.pages.skip_cookies and kind is HtmlRewriter:
             _vary_by_cookie(response)
         if why := self.pages.why_not(request, client):
             self._counters.add("rewrite_left", why)
             return None
+        page = Page(request.host, request.path)
         if kind is HtmlRewriter:
             if not self._permitted(response):
                 self._counters.add("rewrite_left", "csp")

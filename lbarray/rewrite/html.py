@@ -2,7 +2,7 @@
 
 The grammar is the tokenizer's (WHATWG HTML §13.2.5); of the tree builder (§13.2.6) as much is kept as decides what the
 tokenizer does next: elements whose content is text, SVG and MathML. Everything up to the next tag of interest is
-passed over inside one regular expression, whose every loop is possessive: it is linear in its input.
+passed over at once, in C or inside one regular expression whose every loop is possessive: it is linear in its input.
 
 Where browsers could disagree about what is markup, nothing of the rest is changed (:attr:`HtmlRewriter.left`).
 """
@@ -11,34 +11,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 from lbarray.rewrite import tokens
 from lbarray.rewrite.charset import ascii_inside_by_meta
 from lbarray.rewrite.css import CssRewriter
 from lbarray.rewrite.elements import CROSSORIGIN, Change, attributes_of, changes_of, changes_of_tag, meta_change
-from lbarray.rewrite.foreign import ForeignContent
-from lbarray.rewrite.json import LONGEST_JSON, import_map_changes
 from lbarray.rewrite.places import Kind
 from lbarray.rewrite.rules import CdnRules, Page
+from lbarray.rewrite.texts import (
+    IN_CDATA,
+    IN_COMMENT,
+    IN_DECLARATION,
+    IN_IMPORT_MAP,
+    IN_NOSCRIPT,
+    IN_TAG,
+    LONGEST_TAG,
+    MARKUP,
+    TextStates,
+)
 from lbarray.rewrite.tokens import TAG, TEXT_ONLY
 
 __all__ = ["LONGEST_TAG", "HtmlRewriter"]
 
-#: Octets of one tag that are held while its end is awaited. Of a longer one nothing is changed.
-LONGEST_TAG = 32768
-
-# Where we are, when not in markup nor in an element whose content is text.
-_MARKUP: Final = b""
-_IN_COMMENT: Final = b"!--"
-_IN_DECLARATION: Final = b"!"
-_IN_CDATA: Final = b"![CDATA["
-_IN_TAG: Final = b"<"
-_IN_NOSCRIPT: Final = b"noscript"
-_IN_IMPORT_MAP: Final = b"{"
-_REST: Final = b"*"
-#: What ends it, and how many octets of that may have come already.
-_UNTIL = {_IN_DECLARATION: (b">", 0), _IN_CDATA: (b"]]>", 2)}
 #: Text-only elements that every tree builder accepts in ``select``.
 _IN_SELECT = frozenset([b"script", b"textarea"])
 #: Attributes of a ``font`` that ends SVG, encodings of an ``annotation-xml`` that holds HTML (§13.2.6.5).
@@ -46,7 +40,7 @@ _BREAKING = frozenset([b"color", b"face", b"size"])
 _HTML_ENCODINGS = (b"text/html", b"application/xhtml+xml")
 
 
-class HtmlRewriter:
+class HtmlRewriter(TextStates):
     """One page. :meth:`feed` and :meth:`finish` give out what may leave; nothing is held but an unfinished tag.
 
     :param page: where relative URLs start.
@@ -60,17 +54,10 @@ class HtmlRewriter:
     """
 
     def __init__(self, rules: CdnRules, page: Page, *, compiled: bool = tokens.COMPILED) -> None:
-        self._rules = rules
-        self._page = page
+        super().__init__(rules, page)
         self._grammar = tokens.grammar(rules.attributes, rules.css, rules.embeds, compiled)
         self._based = False
         self._held = b""
-        self._inside = _MARKUP
-        self._after = _MARKUP
-        self._quote = b""
-        self._script_depth = 0
-        self._foreign = ForeignContent()
-        self._css: CssRewriter | None = None
         self._in_select = self._in_frameset = self._col_in_template = False
         self._templates = 0
         self._before = 0
@@ -78,7 +65,6 @@ class HtmlRewriter:
         self.rewritten = 0
         self.long_tags = 0
         self.unsigned = 0
-        self.left = ""
         self.marks: list[tuple[int, int, int]] | None = None
         # Of one feeding.
         self._data = b""
@@ -133,11 +119,6 @@ class HtmlRewriter:
         self._held = data[at:]
         out.append(data[self._done : at])
         return b"".join(out)
-
-    def _leave(self, why: str) -> None:
-        """From here on nothing is changed any more."""
-        self.left = why
-        self._inside = _REST
 
     # Markup
 
@@ -210,7 +191,7 @@ class HtmlRewriter:
             if self._unclear(name) or self._foreign:
                 self._leave("ambiguous")
             else:
-                self._inside = _IN_NOSCRIPT
+                self._inside = IN_NOSCRIPT
         elif name == b"select":
             self._in_select = True
         elif name == b"frameset":
@@ -245,20 +226,20 @@ class HtmlRewriter:
         if name == b"style" and self._rules.css:
             self._css = CssRewriter(self._rules, self._page, self._css_change)
         elif name == b"script" and tag is not None and self._rules.import_maps and b"importmap" in tag[3].lower():
-            self._inside = _IN_IMPORT_MAP
+            self._inside = IN_IMPORT_MAP
 
     def _css_change(self, first: int, last: int, text: bytes, start: int, end: int) -> None:
         self._change(start, end, ((first, last, text),))
 
     def _no_tag(self, data: bytes, at: int, size: int) -> tuple[int, bool]:
         if data.startswith(b"<!--", at):
-            self._inside = _IN_COMMENT
+            self._inside = IN_COMMENT
             return at, False
         if data.startswith(tokens.CDATA, at):
             if self._foreign.doubt:
                 self._leave("ambiguous")
                 return at, False
-            self._inside = _IN_CDATA if self._foreign.cdata else _IN_DECLARATION  # §13.2.5.42
+            self._inside = IN_CDATA if self._foreign.cdata else IN_DECLARATION  # §13.2.5.42
             return at + len(tokens.CDATA), False
         return at, True
 
@@ -306,7 +287,7 @@ class HtmlRewriter:
         if b"<!--".startswith(rest) or tokens.CDATA.startswith(rest):
             return at, True
         if following in b"/!?":
-            self._inside = _IN_DECLARATION
+            self._inside = IN_DECLARATION
             return at + 2, False
         return at + 1, False
 
@@ -315,7 +296,7 @@ class HtmlRewriter:
         start = tokens.START.match(data, at)
         if start is None:
             if data[at + 1 : at + 2] in (b"!", b"?", b"/") and not data[at + 2 : at + 3].isalpha():
-                self._inside = _IN_DECLARATION
+                self._inside = IN_DECLARATION
             return at
         self.long_tags += 1
         name = start[1].lower()
@@ -324,7 +305,7 @@ class HtmlRewriter:
             # Too much depends on how it ends.
             self._leave("tag_too_long")
             return at
-        self._inside, self._after, self._quote = _IN_TAG, _MARKUP, b""
+        self._inside, self._after, self._quote = IN_TAG, MARKUP, b""
         if ending:
             self._context_ends(name)
         elif name in TEXT_ONLY:
@@ -335,28 +316,6 @@ class HtmlRewriter:
             self._script_depth = 0
             self._css = None
         return start.end()
-
-    def _in_tag(self, data: bytes, at: int, size: int) -> tuple[int, bool]:
-        if self._quote:
-            end = data.find(self._quote, at)
-            if end < 0:
-                return size, True
-            self._quote = b""
-            at = end + 1
-        whole = tokens.WHOLE_ATTRIBUTES.match(data, at)
-        assert whole is not None  # it matches the empty string as well
-        at = whole.end()
-        if data.startswith(b">", at):
-            self._inside = self._after
-            return at + 1, False
-        begun = tokens.BEGUN_VALUE.match(data, at)
-        if begun is None:
-            if size - at > LONGEST_TAG:  # a name, or a value without quotation marks, that does not end
-                self._leave("tag_too_long")
-                return at, False
-            return at, True
-        self._quote = begun[1]
-        return begun.end(), False
 
     # One tag
 
@@ -399,106 +358,3 @@ class HtmlRewriter:
         if href is not None and not self._based:
             self._based = True
             self._page = self._rules.based(href.strip(), self._page)
-
-    # Not markup
-
-    def _text(self, data: bytes, at: int, size: int) -> tuple[int, bool]:
-        """Through a comment or an element without markup: (where, no further without more data)."""
-        inside = self._inside
-        if inside == b"script":
-            return self._script(data, at, size)
-        if inside == _REST:
-            return size, True
-        if inside == b"style" and self._css is not None:
-            return self._style(data, at, size)
-        if inside == _IN_COMMENT:
-            # "<!-->" and "<!--->" are over at once; from there on only "-->" and "--!>" count.
-            end = tokens.COMMENT_END.search(data, at + 2 if data.startswith(b"<!--", at) else at, size)
-            if end is None:
-                return self._keep(at, size, 3)
-            self._inside = _MARKUP
-            return end.end(), False
-        if inside == _IN_TAG:
-            return self._in_tag(data, at, size)
-        if inside == _IN_NOSCRIPT:
-            return self._noscript(data, at, size)
-        if inside == _IN_IMPORT_MAP:
-            return self._import_map(data, at, size)
-        if inside in _UNTIL:
-            mark, octets = _UNTIL[inside]
-            place = data.find(mark, at, size)
-            if place < 0:
-                return self._keep(at, size, octets)
-            self._inside = _MARKUP
-            return place + len(mark), False
-        end = tokens.ENDS[inside].search(data, at, size)
-        if end is None or inside == b"plaintext":
-            return self._keep(at, size, len(inside) + 3)
-        self._inside = _MARKUP
-        return end.start(), False
-
-    def _script(self, data: bytes, at: int, size: int) -> tuple[int, bool]:
-        """A script ends at its end tag, unless that one closes a ``<script`` within ``<!--`` (§13.2.5.20-31)."""
-        while mark := tokens.SCRIPT_MARK.search(data, at, size):
-            word = mark.group().lower()
-            at = mark.end()
-            if word == b"<!--":
-                self._script_depth = max(self._script_depth, 1)
-                at -= 2  # its dashes may be the closing ones too: <!-->
-            elif word == b"-->":
-                self._script_depth = 0
-            elif word == b"<script":
-                self._script_depth = 2 if self._script_depth else 0
-            elif self._script_depth == 2:
-                self._script_depth = 1
-            else:
-                self._inside = _MARKUP
-                return mark.start(), False
-        return self._keep(at, size, 9)
-
-    def _style(self, data: bytes, at: int, size: int) -> tuple[int, bool]:
-        assert self._css is not None
-        found = tokens.ENDS[b"style"].search(data, at, size)
-        end = found.start() if found else max(at, size - 8)
-        reached = self._css.scan(data, at, end, last=found is not None)
-        if found is not None:
-            self._inside, self._css = _MARKUP, None
-            return end, False
-        return reached, True
-
-    def _import_map(self, data: bytes, at: int, size: int) -> tuple[int, bool]:
-        found = tokens.ENDS[b"script"].search(data, at, size)
-        if found is None or b"<!--" in data[at : found.start()]:
-            if found is None and size - at <= LONGEST_JSON:
-                return at, True
-            self._inside = b"script"
-            return at, False
-        changes = [
-            (at + first, at + last, text)
-            for first, last, text in import_map_changes(data[at : found.start()], self._rules, self._page)
-        ]
-        if changes:
-            self._change(at, found.start(), changes)
-        self._inside = _MARKUP
-        return found.start(), False
-
-    def _noscript(self, data: bytes, at: int, size: int) -> tuple[int, bool]:
-        """Its content is a text for browsers that run scripts and markup for others: it must be whole for both."""
-        found = tokens.NOSCRIPT_END.search(data, at, size)
-        if found is None:
-            if size - at <= LONGEST_TAG:
-                return at, True
-            self._leave("ambiguous")
-            return at, False
-        end = found.start()
-        self._inside = _MARKUP
-        stuck = False
-        while at < end and not stuck and self._inside != _REST:
-            at, stuck = self._text(data, at, end) if self._inside else self._markup(data, at, end)
-        if self._inside != _REST and (self._inside or at < end or self._foreign):
-            self._leave("ambiguous")
-        return end, False
-
-    @staticmethod
-    def _keep(at: int, size: int, octets: int) -> tuple[int, bool]:
-        return max(at, size - octets), True

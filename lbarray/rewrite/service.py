@@ -139,6 +139,18 @@ class RewriteService(Service):
         return self._cdn.rules.digest if self._cdn is not None else b"0"
 
     def open(self, request: RequestHead, response: ResponseHead, client: ClientAddress) -> Any:
+        fields = response.fields[:]
+        try:
+            return self._open(request, response, client)
+        except Exception:
+            # Our mistake, not the page's.
+            response.fields[:] = fields
+            self._counters.add("rewrite_bail_out", "cdn")
+            where = (request.host + request.path).decode("latin-1")
+            self.log.failure("a response was not looked at, {page}; it goes on as it came", page=where)
+            return None
+
+    def _open(self, request: RequestHead, response: ResponseHead, client: ClientAddress) -> Any:
         kind = response.get(b"content-type") or b""
         media_type = kind.partition(b";")[0].strip().lower()
         cdn = self._cdn
@@ -151,18 +163,19 @@ class RewriteService(Service):
         stages: list[Callable[[], Any]] = []
         if self._chain:
             self._open_chain(request, response, client, kind, stages)
-        make: Callable[[], Rewriter] | None = None
         if cdn is not None:
-            if media_type not in (HTML, b""):
-                cdn.learn(request, response, media_type)
-            make = cdn.open(request, response, client, media_type)
-        if (make is None and not stages) or status in _UNTOUCHABLE or status < 200:
+            cdn.look(request, response, media_type)
+        wanted = cdn is not None and cdn.reads(media_type)
+        if not (wanted or stages) or status in _UNTOUCHABLE or status < 200:
             return None
         coding = (response.get(b"content-encoding") or b"").strip().lower()
         if coding == b"identity":
             coding = b""
         if why := self._why_not(response, kind, coding):
             self._counters.add("rewrite_left", why)
+            return None
+        make = cdn.open(request, response, client, media_type) if cdn is not None and wanted else None
+        if make is None and not stages:
             return None
         adjust(response, self._digest)
         if make is not None and media_type == HTML:

@@ -84,13 +84,14 @@ class RewriteServiceTests(SynchronousTestCase):
 
     def test_only_pages(self) -> None:
         """Other types, partial content, answers without content: not my business, nothing changed."""
+        link = (b"Link", b"</static/x>; rel=preload; as=style")
         for fields, status in (
             ([(b"Content-Type", b"image/png"), (b"ETag", b'"x"')], 200),
             ([(b"Content-Type", b"application/xhtml+xml"), (b"ETag", b'"x"')], 200),
             ([(b"Content-Type", b"text/html"), (b"ETag", b'"x"')], 206),
             ([(b"Content-Type", b"text/html"), (b"ETag", b'"x"')], 304),
             ([(b"ETag", b'"x"')], 200),
-            ([(b"Content-Type", b"text/html"), (b"Cache-Control", b"public, No-Transform")], 200),
+            ([(b"Content-Type", b"text/html"), (b"Cache-Control", b"public, No-Transform"), link], 200),
             ([(b"Content-Type", b"text/html"), (b"Content-Security-Policy", b"img-src 'self'")], 200),
             ([(b"Content-Type", b"text/html; charset=UTF-16LE")], 200),
             ([(b"Content-Type", b"text/html"), (b"Content-Encoding", b"exotic")], 200),
@@ -253,6 +254,14 @@ class RewriteServiceTests(SynchronousTestCase):
             out += body.finish()
             self.assertGreater(turns, 5)
             self.assertEqual(out if not fields else zlib.decompress(out, 31), AFTER * 1000)
+
+    def test_own_mistake_before_the_content(self) -> None:
+        """When looking at a response fails, it goes on as it came."""
+        self.patch(self.cdn.rules, "permitted_by", None)
+        body, head = self.opened((b"Content-Type", b"text/html"), (b"Content-Length", b"5"))
+        self.assertIsNone(body)
+        self.assertEqual(head.get(b"content-length"), b"5")
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
 
     # Validators
 
