@@ -9,6 +9,7 @@ from lbarray.commands.registry import Commands
 from lbarray.config.load import load
 from lbarray.config.summary import summary
 from lbarray.errors import BadConfig
+from lbarray.telemetry.counters import Counters
 
 __all__ = ["add"]
 
@@ -30,10 +31,12 @@ def add(commands: Commands) -> None:
 def check(arguments: argparse.Namespace) -> int:
     """Say everything that is wrong with a configuration, or what it will do."""
     from lbarray.node.backend_parts import unknown_plugins
+    from lbarray.node.rewriting import rewriting_settings
 
     config = load(arguments.file)
     if problems := unknown_plugins(config):
         raise BadConfig(problems, str(arguments.file))
+    rewriting_settings(config=config, counters=Counters())  # it asks the plug-ins
     print(summary(config))
     return 0
 

@@ -53,3 +53,19 @@ class RewriteTests(SynchronousTestCase):
         code, _, err = self.run_on(PAGE)
         self.assertEqual(code, 1)
         self.assertIn("--config FILE, or --cdn HOST and --path PREFIX", err)
+
+
+class CheckTests(SynchronousTestCase):
+    """``lbarray check`` with plug-ins."""
+
+    def test_missing_plugin(self) -> None:
+        """A filter that is not installed is a mistake of the configuration, named with its key."""
+        config = Path(self.mktemp() + ".toml")
+        config.write_text(
+            '[services.web]\naddress = "127.0.0.1"\nport = 8080\n'
+            '[pools.web.backends]\nw = { address = "127.0.0.1:8001" }\n[[filters]]\nuse = "no-such"\n'
+        )
+        err = io.StringIO()
+        with contextlib.redirect_stderr(err):
+            self.assertEqual(main(["check", str(config)]), 1)
+        self.assertIn('filters[0].use: found "no-such"', err.getvalue())
