@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -82,7 +82,7 @@ class Recorded:
 class Memo:
     """Results, the least recently used go first.
 
-    :param limit: octets of memory.
+    :param limit: octets of memory; as many again may be in hand, of results that are not complete.
     """
 
     def __init__(self, limit: int) -> None:
@@ -90,13 +90,13 @@ class Memo:
         self._results: OrderedDict[Hashable, Recorded] = OrderedDict()
         self._others: OrderedDict[Hashable, int] = OrderedDict()
         self.octets = 0
+        self.in_hand = 0
         self.hits = 0
         self.misses = 0
 
-    @property
-    def longest(self) -> int:
-        """Octets of content beyond which a page is not kept."""
-        return self._limit // 8
+    def has_room(self, octets: int) -> bool:
+        """A page of so much content may be kept, and what is in hand is not too much."""
+        return octets <= self._limit // 8 and self.in_hand <= self._limit
 
     def find(self, key: Hashable) -> Recorded | None:
         """The last result from there."""
@@ -143,6 +143,43 @@ class Memo:
         self.octets = 0
 
 
+class _Recording:
+    """A result that is not complete. What it holds counts with its memo, also when its response is given up."""
+
+    def __init__(self, memo: Memo) -> None:
+        self._memo = memo
+        self._came: list[bytes] = []
+        self._left: list[bytes] = []
+        self._came_octets = self._left_octets = 0
+        self._steps: list[tuple[int, int, int]] = []
+
+    def __del__(self) -> None:
+        self._memo.in_hand -= self._came_octets + self._left_octets
+
+    def add(self, came: bytes, left: bytes) -> bool:
+        """Some more of it; true as long as there is room for it."""
+        self._came.append(came)
+        self._left.append(left)
+        self._steps.append((self._came_octets, self._came_octets + len(came), self._left_octets + len(left)))
+        self._came_octets += len(came)
+        self._left_octets += len(left)
+        self._memo.in_hand += len(came) + len(left)
+        return self._memo.has_room(self._came_octets)
+
+    def result(self, last: bytes, marks: Sequence[tuple[int, int, int]] | None, urls: int) -> Recorded:
+        """All of it. ``marks``: of the source, where it has some; else each time something left is one."""
+        steps = self._steps if marks is None else marks
+        return Recorded(
+            came=b"".join(self._came),
+            left=b"".join(self._left) + last,
+            starts=[step[0] for step in steps],
+            ends=[step[1] for step in steps],
+            out_ends=[step[2] for step in steps],
+            coded=marks is None,
+            urls=urls,
+        )
+
+
 @implementer(IBodyFilter)
 class Remembering:
     """The content of one response: from a result as long as it is the same, else from a source that is made for it.
@@ -164,10 +201,7 @@ class Remembering:
         self._reached = 0
         self._given = 0
         self._source: Source | None = None
-        self._came: list[bytes] | None = None
-        self._left: list[bytes] = []
-        self._came_octets = self._left_octets = 0
-        self._steps: list[tuple[int, int, int]] = []
+        self._recording: _Recording | None = None
         self._owed = b""
         self._raw = b""
         self._untouched = False
@@ -197,7 +231,7 @@ class Remembering:
         source = self._source = self._make()
         self._memo.missed(self._key)
         if self._memo.wants(self._key):
-            self._came = []
+            self._recording = _Recording(self._memo)
             if not self._coded:
                 source.marks = []
         return source
@@ -241,7 +275,7 @@ class Remembering:
             return b""
         # What left already would be changed now that the whole tag is known. As it came is right as well.
         self._untouched = True
-        self._came = None
+        self._recording = None
         return self._raw
 
     def _live(self, data: bytes) -> bytes:
@@ -250,17 +284,9 @@ class Remembering:
         source = self._source
         assert source is not None
         out = source.feed(data)
-        if self._came is not None:
-            self._came.append(data)
-            self._left.append(out)
-            self._came_octets += len(data)
-            self._left_octets += len(out)
-            if self._came_octets > self._memo.longest:
-                self._came = None
-                self._left = []
-                source.marks = None
-            elif self._coded:
-                self._steps.append((self._came_octets - len(data), self._came_octets, self._left_octets))
+        if self._recording is not None and not self._recording.add(data, out):
+            self._recording = None
+            source.marks = None
         if self._owed:
             return self._settle(out, data)
         return out
@@ -284,19 +310,7 @@ class Remembering:
             return rest
         if self._owed:
             return rest + self._settle(last, b"")
-        if self._came is not None and not self._source.failed:
-            self._left.append(last)
-            steps = self._steps if self._coded else self._source.marks or []
-            self._memo.keep(
-                self._key,
-                Recorded(
-                    came=b"".join(self._came),
-                    left=b"".join(self._left),
-                    starts=[step[0] for step in steps],
-                    ends=[step[1] for step in steps],
-                    out_ends=[step[2] for step in steps],
-                    coded=self._coded,
-                    urls=self._source.tally(),
-                ),
-            )
+        if self._recording is not None and not self._source.failed:
+            marks = None if self._coded else self._source.marks or []
+            self._memo.keep(self._key, self._recording.result(last, marks, self._source.tally()))
         return rest + last

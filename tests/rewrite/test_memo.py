@@ -115,3 +115,19 @@ class MemoTests(SynchronousTestCase):
         memo.hit("key")
         memo.missed("key")
         self.assertTrue(memo.wants("key"))
+
+    def test_in_hand(self) -> None:
+        """Results that are not complete count as well, until their responses are over or given up."""
+        memo = Memo(10_000)
+        bodies = [
+            Remembering(memo, key, source(HtmlRewriter, b""), coded=False, counters=Counters()) for key in range(20)
+        ]
+        for body in bodies:
+            body.feed(b"x" * 1000)
+        self.assertLessEqual(memo.in_hand, 12_000)
+        self.assertGreater(memo.in_hand, 0)
+        bodies[0].finish()
+        bodies.clear()
+        del body
+        self.assertEqual(memo.in_hand, 0)
+        self.assertIsNotNone(memo.find(0))
