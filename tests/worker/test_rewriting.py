@@ -12,6 +12,7 @@ from lbarray.rewrite.service import Chained, RewriteService
 from tests.rewrite.test_plugins import examples
 from tests.rewrite.test_service import gzip, make_cdn
 from tests.worker.engine import Backend, BackendServer, Engine
+from tests.worker.test_client_h2 import Http2Engine
 
 reactor: Any = global_reactor
 
@@ -29,8 +30,8 @@ def script(head: bytes, content: bytes) -> Any:
     return answer
 
 
-class RewritingTests(Engine):
-    """A worker with the rewriting service as its filter."""
+class Rewritten(Engine):
+    """Mix in: a worker with the rewriting service as its filter."""
 
     def serve_rewritten(self, answer: Any, **more: Any) -> None:
         service = RewriteService(
@@ -46,6 +47,10 @@ class RewritingTests(Engine):
     def head(self, content: bytes, *more: bytes) -> bytes:
         length = b"Content-Length: %d" % len(content)
         return b"\r\n".join([b"HTTP/1.1 200 OK", b"Content-Type: text/html", b'ETag: "x"', length, *more])
+
+
+class RewritingTests(Rewritten):
+    """HTTP/1.1 clients."""
 
     @staticmethod
     def content(answer: bytes) -> bytes:
@@ -123,3 +128,21 @@ class RewritingTests(Engine):
         await client.until(lambda: b"\r\n\r\n" in client.got)
         client.transport.abortConnection()
         self.assertEqual(self.content(await self.whole(self.get())), MOVED)
+
+
+class RewritingHttp2Tests(Rewritten, Http2Engine):
+    """HTTP/2 clients."""
+
+    async def test_streams(self) -> None:
+        """Several large pages at once, in slices, each whole; one is a tree."""
+        trackers = examples().without_trackers.filter({"hosts": ["t.example"]})
+        chain = [Chained(filter=trackers, path=b"/tree")]
+        self.serve_rewritten(script(self.head(PAGE), PAGE), chain=chain)
+        client = await self.meet()
+        replies = [client.ask(path=path) for path in ("/a", "/b", "/tree", "/a")]
+        await client.until(lambda: all(reply.over for reply in replies))
+        for reply in replies:
+            self.assertEqual((reply.status, reply.ended), (200, True))
+            self.assertNotIn(b"content-length", reply.heads[0])
+            self.assertEqual(reply.content.count(b"https://cdn.example/static/x"), 20_000)
+        self.assertEqual(replies[0].content, MOVED)
