@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import random
 import re
 import shutil
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from lbarray.rewrite.documents import StyleSheetRewriter
+from lbarray.rewrite.rules import CdnRules, Page
 from lbarray.testbed.browser import CHROMIUM, dump_dom, pixels, screenshot
 from lbarray.testbed.namespaces import run
 from lbarray.testbed.nodes import CDN, SITE, VIP, Array, wait_for
@@ -65,6 +68,35 @@ document.getElementById("result").textContent = btoa(unescape(encodeURIComponent
 </script>"""
 
 
+#: Compares what Chromium reads of style sheets before and after.
+_SHEETS = """<!DOCTYPE html><meta charset=utf-8><pre id=result></pre><script>
+const cdn = "https://cdn.example", found = [];
+function text(octets) { return new TextDecoder().decode(Uint8Array.from(atob(octets), c => c.charCodeAt(0))); }
+function read(octets) {
+  const style = document.createElement("style");
+  style.textContent = text(octets);
+  document.head.append(style);
+  const rules = [...style.sheet.cssRules].map(rule => rule.cssText).join("\\n");
+  style.remove();
+  return rules;
+}
+let count = 0, seen = 0;
+for (const [before, after] of %(pairs)s) {
+  count++;
+  const one = read(before), two = read(after);
+  seen += two.includes(cdn);
+  if (two.replaceAll(cdn, "") !== one) found.push([before, two]);
+}
+document.getElementById("result").textContent = btoa(unescape(encodeURIComponent(JSON.stringify([seen, found]))));
+</script>"""
+_CSS = [
+    "url(/static/x)", "url( '/static/y' )", 'url("/static/z")', "@import '/static/i';", "@import url(/static/j);",
+    "image-set('/static/s' 1x)", "a{b:", "a{background:", "c:d;", "}", ";", "'", '"', "/*", "*/", "\\", "(", ")",
+    "\n", " ", "x", "/static/n", "content:'url(/static/q)'", ":is(a)", "@media all{", "format('f')",
+    "@font-face{src:", "url(", "u\\72l(/static/e)", "calc(1px*(2 + 3))", "{", "background-image:", "--v:",
+]  # fmt: skip
+
+
 def need_browser() -> None:
     """Skip without a browser, unless system tests are required."""
     if shutil.which(CHROMIUM) is None:
@@ -83,15 +115,20 @@ class BrowserTreeTests(SynchronousTestCase):
             out, _ = rewrite(ALL, page)
             if out != page:
                 pairs.append([base64.b64encode(octets).decode() for octets in (page, out)])
-        oracle = Path(self.mktemp() + ".html").resolve()
         places = json.dumps({name: sorted(attributes) for name, attributes in PLACES.items()})
-        oracle.write_text(_ORACLE % {"places": places, "pairs": json.dumps(pairs)})
-        dom = dump_dom(oracle.as_uri())
+        count, wrong = self.ask(_ORACLE % {"places": places, "pairs": json.dumps(pairs)})
+        self.assertEqual(count, len(pairs))
+        return count, wrong
+
+    def ask(self, oracle: str) -> tuple[int, list[Any]]:
+        """What a page's script found: how many pairs, and which are wrong."""
+        page = Path(self.mktemp() + ".html").resolve()
+        page.write_text(oracle)
+        dom = dump_dom(page.as_uri())
         found = re.search(r'<pre id="result">([^<]+)</pre>', dom)
         assert found is not None, dom[-500:]
         count, wrong = json.loads(base64.b64decode(found[1]))
-        self.assertEqual(count, len(pairs))
-        return count, [(base64.b64decode(page), why) for page, why in wrong]
+        return count, [(base64.b64decode(octets), why) for octets, why in wrong]
 
     def test_cases(self) -> None:
         """The cases of html5lib-tests with a reference behind, and soup of the worst: the trees differ in the intended
@@ -109,6 +146,21 @@ class BrowserTreeTests(SynchronousTestCase):
         count, wrong = self.compare([path.read_bytes() for path in shipped_pages()])
         self.assertEqual(wrong[:5], [])
         self.assertGreater(count, 3)
+
+    def test_style_sheets(self) -> None:
+        """Of soup of style sheets Chromium reads the same as before, but for the CDN's name."""
+        need_browser()
+        choose = random.Random(7)
+        sheets = ["".join(choose.choices(_CSS, k=choose.randint(2, 12))) for _ in range(4000)]
+        pairs = []
+        for sheet in sheets:
+            rewriter = StyleSheetRewriter(CdnRules(hosts=["cdn.example"], paths=["/static/"]), Page(b"s", b"/"))
+            out = rewriter.feed(sheet.encode()) + rewriter.finish()
+            if out != sheet.encode():
+                pairs.append([base64.b64encode(octets).decode() for octets in (sheet.encode(), out)])
+        seen, wrong = self.ask(_SHEETS % {"pairs": json.dumps(pairs)})
+        self.assertEqual(wrong[:5], [])
+        self.assertGreater(seen, 200)
 
 
 class BrowserSiteTests(SynchronousTestCase):
