@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["array_table", "failover_table", "pools_table", "services_table", "status_tables", "table"]
+__all__ = [
+    "array_table",
+    "failover_table",
+    "pools_table",
+    "rewriting_table",
+    "services_table",
+    "status_tables",
+    "table",
+]
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -130,7 +138,31 @@ def pools_table(status: Mapping[str, object]) -> str:
     return table(["pool", "back end", *(key.replace("_s", " s") for key in keys)], rows)
 
 
-_PARTS = {"membership": array_table, "failover": failover_table, "services": services_table, "pools": pools_table}
+def rewriting_table(status: Mapping[str, object]) -> str:
+    """The hosts of the CDN, and what was rewritten; nothing where nothing is."""
+    rewriting = _part(status, "rewriting")
+    origins = rewriting.get("cdn")
+    if not isinstance(origins, list) or not origins:
+        return ""
+    failing, probes = rewriting.get("cdn_failing"), _part(rewriting, "probes")
+    rows = []
+    for origin in origins:
+        probed = _part(probes, origin.partition("//")[2])
+        in_use = not isinstance(failing, list) or origin not in failing
+        rows.append([origin, in_use, probed.get("said", "not probed")])
+    memo = _part(rewriting, "memo")
+    counts = ", ".join(f"{word} {rewriting.get(word)}" for word in ("pages", "urls") if word in rewriting)
+    kept = f", from the memo {memo.get('hits')}" if memo else ""
+    return f"{table(['CDN', 'in use', 'last probe'], rows)}\nrewritten: {counts}{kept}"
+
+
+_PARTS = {
+    "membership": array_table,
+    "failover": failover_table,
+    "services": services_table,
+    "pools": pools_table,
+    "rewriting": rewriting_table,
+}
 
 
 def status_tables(status: Mapping[str, object]) -> str:
@@ -152,6 +184,6 @@ def status_tables(status: Mapping[str, object]) -> str:
         lines.append("the nodes run different configurations: lbarray push FILE gives all of them the same")
     parts = ["\n".join(lines)]
     for key, make in _PARTS.items():
-        if _part(status, key):
-            parts.append(make(status))
+        if _part(status, key) and (text := make(status)):
+            parts.append(text)
     return "\n\n".join(parts) + "\n"

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from lbarray.console.actions import Action, Actions, Argument, Refused
 from lbarray.console.manhole import namespace
 from lbarray.console.metrics import exposition
-from lbarray.console.tables import array_table, pools_table, services_table, status_tables, table
+from lbarray.console.tables import array_table, pools_table, rewriting_table, services_table, status_tables, table
 from lbarray.console.view import NodeView
 from lbarray.telemetry.counters import Counters
 
@@ -59,6 +59,10 @@ PARTS: dict[str, Any] = {
     "services": {"http": {"at": "192.0.2.100:80/tcp", "tls": False, "connections": 1, "accepted": 2, "requests": 3}},
     "pools": {"web": {"w1": BACKEND}},
     "rewriting": {
+        "pages": 3,
+        "urls": 40,
+        "cdn": ["https://cdn.example"],
+        "cdn_failing": ["https://cdn.example"],
         "probes": {"cdn.example": {"alive": False, "said": "status 500"}},
         "memo": {"octets": 9, "hits": 5, "misses": 1},
     },
@@ -170,6 +174,13 @@ class TableTests(SynchronousTestCase):
         self.assertNotIn("lbarray push", status_tables(status))
         members = {"a": MEMBER, "b": {**MEMBER, "configuration": "ba9876543210"}}
         self.assertIn("lbarray push", status_tables(status | {"membership": {"members": members}}))
+
+    def test_rewriting(self) -> None:
+        """Which hosts of the CDN are in use; nothing without a CDN."""
+        lines = rewriting_table(PARTS).splitlines()
+        self.assertEqual(lines[2].split()[:2], ["https://cdn.example", "no"])
+        self.assertEqual(lines[3], "rewritten: pages 3, urls 40, from the memo 5")
+        self.assertEqual(rewriting_table({}), "")
 
     def test_tolerant(self) -> None:
         """A node without these parts has empty tables, not errors."""
