@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from threading import Thread
 from typing import Any
 
 import attrs
@@ -105,10 +106,9 @@ class RewriteService(Service):
         if self._probes is not None:
             self._probes.stop()
         if self._threads is not None:
-            # Its threads may be in the middle of a tree: they are not waited for, for the clients are gone.
+            # They may be in the middle of a tree: they are not waited for, for the clients are gone.
             threads, self._threads = self._threads, None
-            threads.adjustPoolsize(0, 0)
-            self._reactor.callInThread(threads.stop)
+            Thread(target=threads.stop, daemon=True).start()
         return None
 
     # IResponseFilter

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from threading import Thread
 from typing import Any
 
 from bs4 import BeautifulSoup
@@ -20,8 +22,11 @@ THREADS = 2
 
 
 def tree_threads() -> ThreadPool:
-    """Where trees are built. Not started yet."""
-    return ThreadPool(0, THREADS, "lbarray-trees")
+    """Where trees are built. Not started yet. A filter that never ends does not keep the process from ending."""
+    threads: Any = ThreadPool(0, THREADS, "lbarray-trees")
+    threads.threadFactory = partial(Thread, daemon=True)
+    pool: ThreadPool = threads
+    return pool
 
 
 class TreeStage:
