@@ -62,10 +62,7 @@ def _rewriting(rewriting: Mapping[str, object]) -> Iterator[Metric]:
     if memo:
         octets = GaugeMetricFamily("lbarray_rewrite_memo_octets", "Memory of the results that are kept", labels=[])
         octets.add_metric([], _number(memo.get("octets")))
-        pages = CounterMetricFamily("lbarray_rewrite_memo", "Pages from the memo, or not", labels=["result"])
-        pages.add_metric(["hit"], _number(memo.get("hits")))
-        pages.add_metric(["miss"], _number(memo.get("misses")))
-        yield from (octets, pages)
+        yield octets
 
 
 def _routers(routers: Mapping[str, object]) -> Iterator[Metric]:

@@ -91,8 +91,6 @@ class Memo:
         self._others: OrderedDict[Hashable, int] = OrderedDict()
         self.octets = 0
         self.in_hand = 0
-        self.hits = 0
-        self.misses = 0
 
     def has_room(self, octets: int) -> bool:
         """A page of so much content may be kept, and what is in hand is not too much."""
@@ -112,12 +110,10 @@ class Memo:
 
     def hit(self, key: Hashable) -> None:
         """It was the same page."""
-        self.hits += 1
         self._others.pop(key, None)
 
     def missed(self, key: Hashable) -> None:
         """It was another one, or the first."""
-        self.misses += 1
         self._others[key] = self._others.get(key, 0) + 1
         self._others.move_to_end(key)
         if len(self._others) > 4096:
@@ -230,6 +226,7 @@ class Remembering:
     def _begin(self) -> Source:
         source = self._source = self._make()
         self._memo.missed(self._key)
+        self._counters.add("rewrite_memo", "miss")
         if self._memo.wants(self._key):
             self._recording = _Recording(self._memo)
             if not self._coded:
@@ -297,6 +294,7 @@ class Remembering:
         if result is not None:
             if self._reached == len(result.came):
                 self._memo.hit(self._key)
+                self._counters.add("rewrite_memo", "hit")
                 self._counters.add("rewrite_urls", "", result.urls)
                 return result.left[self._given :]
             rest = self._another(b"")

@@ -288,7 +288,8 @@ class RewriteService(Service):
         if self._probes is not None:
             found["probes"] = self._probes.status()
         if self._memo is not None:
-            found["memo"] = {"octets": self._memo.octets, "hits": self._memo.hits, "misses": self._memo.misses}
+            hits, misses = (counters.get("rewrite_memo", label) for label in ("hit", "miss"))
+            found["memo"] = {"octets": self._memo.octets, "hits": hits, "misses": misses}
         return found
 
 

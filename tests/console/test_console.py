@@ -216,7 +216,7 @@ class MetricsTests(SynchronousTestCase):
             'lbarray_pool_retries_total{pool="web"} 4.0',
             'lbarray_vip_owner{router="main",vip="192.0.2.100"} 1.0',
             'lbarray_cdn_host_up{host="cdn.example"} 0.0',
-            'lbarray_rewrite_memo_total{result="hit"} 5.0',
+            "lbarray_rewrite_memo_octets 9.0",
         ):
             self.assertIn(line + "\n", text)
 
