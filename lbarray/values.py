@@ -79,6 +79,7 @@ class WorkerTarget:
     :ivar local: it is this very node: its packets are passed up, not sent out.
     :ivar tunnel: how packets are put into others on the way, for workers beyond a router: ``gue``, ``ipip``, or not at
         all. ``mac`` is then the router's.
+    :ivar lost: nothing is heard of it any more, so nothing is sent to it; what it still passes on is taken.
     """
 
     index: int
@@ -87,6 +88,7 @@ class WorkerTarget:
     mac: bytes = b""
     local: bool = False
     tunnel: str = ""
+    lost: bool = False
 
 
 @attrs.frozen
@@ -167,6 +169,8 @@ class NodeReport:
     :ivar accepting: its listeners really accepted a connection when last tried.
     :ivar draining: it wants no new connections.
     :ivar weight: what the configuration gives it, against the others'.
+    :ivar able: the workers that this scheduler's probes have proved; ``None``: it does not probe.
+    :ivar trouble: what is wrong with its machine, one line for operators, or nothing.
     :ivar share: how much of that it takes now, in thousandths: less while it starts or is busier than the others.
     :ivar owned: the VIPs that it owns.
     :ivar configuration: version of the configuration that it runs; :ivar version: that of the program.
@@ -181,6 +185,8 @@ class NodeReport:
     draining: bool = False
     weight: int = 100
     share: int = 1000
+    able: frozenset[str] | None = None
+    trouble: str = ""
     incarnation: int = 0
     owned: tuple[Address, ...] = ()
     configuration: str = ""

@@ -58,6 +58,10 @@ def _array(config: Config) -> Iterator[Problem]:
             yield Problem(f"array.nodes.{name}.address", f'"{node.address}", which is a VIP', "the node's own address")
     yield from _unicast(config)
     yield from wrong_routers(array, config.failover)
+    taken = {"lo", *(config.interface_of(node) for node in array.nodes.values())}
+    if config.failover.mode == "bgp" and config.bgp.interface in taken:
+        found = f'"{config.bgp.interface}", which the machines have'
+        yield Problem("bgp.interface", found, "a name of its own: the node makes the interface and removes it")
 
 
 def _unicast(config: Config) -> Iterator[Problem]:

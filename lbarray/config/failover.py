@@ -53,8 +53,10 @@ class Script:
 
 @attrs.frozen
 class Failover:
-    """``[failover]``: VRRP version 3 (RFC 9568).
+    """``[failover]``: VRRP version 3 (RFC 9568), or BGP by a routing daemon.
 
+    :ivar mode: ``vrrp``: one node owns each VIP in the segment. ``bgp``: every node that can serve announces all VIPs
+        to the routers around, and several serve them at once; see ``[bgp]``. The other keys are not used then.
     :ivar virtual_router_id: the number (VRID) of the router of all VIPs that ``routers`` does not name.
     :ivar spread: each of those VIPs is a router of its own, numbered from ``virtual_router_id``, and each prefers
         another node: the first VIP the first node, and so on. The nodes' own priorities are not used for them.
@@ -77,6 +79,7 @@ class Failover:
     :ivar no_worker_weight: how much a node lowers its priority while it knows of no worker that accepts.
     """
 
+    mode: Annotated[str, one_of("vrrp", "bgp")] = "vrrp"
     virtual_router_id: Annotated[int, between(1, 255)] = 51
     spread: Flag = False
     interval: Seconds = 1.0

@@ -6,6 +6,7 @@ import attrs
 
 from lbarray.config.access_log import AccessLog
 from lbarray.config.array import Array, Membership, Node
+from lbarray.config.bgp import Bgp
 from lbarray.config.cdn import Cdn
 from lbarray.config.console import Console
 from lbarray.config.failover import Failover
@@ -27,6 +28,7 @@ class Config:
 
     array: Array = attrs.field(factory=Array)
     failover: Failover = attrs.field(factory=Failover)
+    bgp: Bgp = attrs.field(factory=Bgp)
     membership: Membership = attrs.field(factory=Membership)
     scheduler: Scheduler = attrs.field(factory=Scheduler)
     services: dict[Name, Service] = attrs.field(factory=dict)

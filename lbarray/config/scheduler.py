@@ -6,7 +6,7 @@ from typing import Annotated
 
 import attrs
 
-from lbarray.config.scalars import Flag, SecondsOrZero, one_of, prime
+from lbarray.config.scalars import Flag, SecondsOrZero, between, one_of, prime
 
 __all__ = ["Scheduler"]
 
@@ -22,9 +22,15 @@ class Scheduler:
         within 1 %. 65537 suits up to some hundred nodes, 655373 moves still fewer rows at the cost of memory.
     :ivar feedback: a node's share of new connections follows its load: processors, open connections, accept queue.
     :ivar slow_start: for how long a node that joins others grows from a tenth of its share to all of it; 0: at once.
+    :ivar probe_interval: how often the scheduler tries each worker on the way of its clients' packets; 0: never.
+    :ivar probe_fall: so many lost in a row, and a worker gets no new connections.
+    :ivar probe_rise: so many answered in a row, and it gets them again.
     """
 
     plane: Annotated[str, one_of("auto", "xdp", "tc", "xdp-generic", "packet")] = "auto"
     table_size: Annotated[int, prime(251, 655373)] = 65537
     feedback: Flag = True
     slow_start: SecondsOrZero = 10.0
+    probe_interval: SecondsOrZero = 1.0
+    probe_fall: Annotated[int, between(1, 100)] = 3
+    probe_rise: Annotated[int, between(1, 100)] = 2

@@ -22,10 +22,13 @@ def summary(config: Config) -> str:
         for name, node in ranked:
             lines.append(f"  node {name}  {node.address} on {config.interface_of(node)}, priority {node.priority}")
         first = ranked[0][0]
-        lines.append(
-            f"  {first} becomes scheduler first; a dead one is replaced within "
-            f"{4 * config.failover.interval:g} s (VRRP, router {config.failover.virtual_router_id})"
-        )
+        if config.failover.mode == "bgp":
+            lines.append(f"  each that can serve announces them, by addresses on {config.bgp.interface} (BGP)")
+        else:
+            lines.append(
+                f"  {first} becomes scheduler first; a dead one is replaced within "
+                f"{4 * config.failover.interval:g} s (VRRP, router {config.failover.virtual_router_id})"
+            )
     for name in config.services:
         service = config.services[name]
         kind = f"TLS with {service.tls.certificate}" if service.tls else "plain"

@@ -34,6 +34,8 @@ class _Collector:
         yield from _backends(_mapping(status.get("pools")))
         yield from _pools(_mapping(status.get("balancing")))
         yield from _rewriting(_mapping(status.get("rewriting")))
+        yield from _scheduler(_mapping(status.get("scheduler")))
+        yield from _members(_mapping(_mapping(status.get("membership")).get("members")))
         yield from _routers(_mapping(_mapping(status.get("failover")).get("routers")))
 
 
@@ -63,6 +65,51 @@ def _rewriting(rewriting: Mapping[str, object]) -> Iterator[Metric]:
         octets = GaugeMetricFamily("lbarray_rewrite_memo_octets", "Memory of the results that are kept", labels=[])
         octets.add_metric([], _number(memo.get("octets")))
         yield octets
+
+
+def _scheduler(scheduler: Mapping[str, object]) -> Iterator[Metric]:
+    """What the packet plane has done, by verdict (drops by their reason), and by service and worker."""
+    verdicts = CounterMetricFamily("lbarray_plane_packets", "Packets by what became of them", labels=["verdict"])
+    for verdict, count in _mapping(scheduler.get("verdicts")).items():
+        verdicts.add_metric([verdict], _number(count))
+    yield verdicts
+    rows = GaugeMetricFamily("lbarray_rows", "Rows of the Maglev table that a worker has", labels=["worker"])
+    for worker, values in _mapping(scheduler.get("workers")).items():
+        rows.add_metric([worker], _number(_mapping(values).get("rows")))
+    yield rows
+    labels = ["service", "worker"]
+    shares = {
+        "packets": CounterMetricFamily("lbarray_worker_packets", "Packets given to a worker", labels=labels),
+        "octets": CounterMetricFamily("lbarray_worker_octets", "Octets given to a worker", labels=labels),
+        "connections": CounterMetricFamily("lbarray_worker_connections", "Connections begun there", labels=labels),
+        "cached": CounterMetricFamily(
+            "lbarray_worker_cache_hits", "Packets whose row had moved and whose worker was remembered", labels=labels
+        ),
+        "passed_on": CounterMetricFamily(
+            "lbarray_worker_second_chances", "Packets passed on by a worker that did not know them", labels=labels
+        ),
+    }
+    for service, workers in _mapping(scheduler.get("services")).items():
+        for worker, share in _mapping(workers).items():
+            for key, family in shares.items():
+                family.add_metric([service, worker], _number(_mapping(share).get(key)))
+    yield from shares.values()
+
+
+def _members(members: Mapping[str, object]) -> Iterator[Metric]:
+    """What every node says of itself, as this one hears it."""
+    gauges = {
+        "connections": GaugeMetricFamily("lbarray_node_connections", "Clients' connections open", labels=["node"]),
+        "cpu": GaugeMetricFamily("lbarray_node_cpu", "Processors in use, 0 to 1", labels=["node"]),
+        "accept_queue": GaugeMetricFamily("lbarray_node_accept_queue", "Clients that wait", labels=["node"]),
+        "share": GaugeMetricFamily("lbarray_node_share", "Part of its weight that it takes, 0 to 1", labels=["node"]),
+        "accepting": GaugeMetricFamily("lbarray_node_accepting", "1 when its listeners accept", labels=["node"]),
+        "draining": GaugeMetricFamily("lbarray_node_draining", "1 when it takes no new clients", labels=["node"]),
+    }
+    for name, member in members.items():
+        for key, gauge in gauges.items():
+            gauge.add_metric([name], _number(_mapping(member).get(key)))
+    yield from gauges.values()
 
 
 def _routers(routers: Mapping[str, object]) -> Iterator[Metric]:

@@ -92,6 +92,7 @@ def array_table(status: Mapping[str, object]) -> str:
                 " ".join(_vips(member)),
                 "draining" if member.get("draining") else "accepts" if member.get("accepting") else "accepts nobody",
                 member.get("weight"),
+                member.get("share"),
                 member.get("connections"),
                 member.get("requests_per_s"),
                 round(100 * cpu) if isinstance(cpu, int | float) else None,
@@ -101,13 +102,14 @@ def array_table(status: Mapping[str, object]) -> str:
         )
     missing = membership.get("missing")
     for name in missing if isinstance(missing, list) else []:
-        rows.append([name, "", "", "missing", None, None, None, None, None, ""])
+        rows.append([name, "", "", "missing", None, None, None, None, None, None, ""])
     heads = [
         "node",
         "address",
         "vips",
         "state",
         "weight",
+        "share",
         "connections",
         "requests/s",
         "cpu %",

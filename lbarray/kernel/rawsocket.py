@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv6Address
 from lbarray.errors import SystemRefused
 from lbarray.values import Address
 
-__all__ = ["GROUPS", "claims_socket", "packet_socket", "vrrp_socket"]
+__all__ = ["GROUPS", "answer_socket", "claims_socket", "packet_socket", "vrrp_socket"]
 
 _ADVICE = "run the node as root (CAP_NET_RAW)"
 PROTOCOL_VRRP = 112
@@ -126,3 +126,57 @@ def _frames(interface: str, protocol: int) -> socket.socket:
         frames.close()
         raise SystemRefused(f"open a packet socket on {interface}", errno=error.errno or 0, advice=_ADVICE) from None
     return frames
+
+
+_ETH_P_IP, _ETH_P_IPV6 = 0x0800, 0x86DD
+_SO_ATTACH_FILTER = 26
+#: Instructions of classic BPF (``linux/filter.h``).
+_LOAD_WORD, _LOAD_HALF, _LOAD_BYTE, _LOAD_HALF_AT, _LOAD_HEADER_LENGTH = 0x20, 0x28, 0x30, 0x48, 0xB1
+_IF_EQUAL, _IF_AT_LEAST, _IF_ANY_OF, _RETURN = 0x15, 0x35, 0x45, 0x06
+
+
+def _answer_filter(to: Address, first_port: int) -> list[tuple[int, int, int, int]]:
+    """TCP to an address and to ports from ``first_port`` up; packets begin with their IP header."""
+    words = struct.unpack(f"!{len(to.packed) // 4}I", to.packed)
+    if to.version == 4:
+        steps = [
+            (_LOAD_BYTE, 9, _IF_EQUAL, 6),
+            (_LOAD_HALF, 6, _IF_ANY_OF, 0x1FFF),
+            (_LOAD_WORD, 16, _IF_EQUAL, words[0]),
+        ]
+        port = [(_LOAD_HEADER_LENGTH, 0, 0, 0), (_LOAD_HALF_AT, 0, 0, 2)]
+    else:
+        steps = [(_LOAD_BYTE, 6, _IF_EQUAL, 6)]
+        steps += [(_LOAD_WORD, 24 + 4 * place, _IF_EQUAL, word) for place, word in enumerate(words)]
+        port = [(_LOAD_HALF, 0, 0, 42)]
+    program: list[tuple[int, int, int, int]] = []
+    after = len(port) + 2
+    for left, (load, offset, test, value) in zip(range(len(steps) - 1, -1, -1), steps, strict=True):
+        refuse = 2 * left + after
+        program.append((load, 0, 0, offset))
+        # Fragments are refused when the bits are there, everything else when the value is not.
+        program.append((test, refuse, 0, value) if test == _IF_ANY_OF else (test, 0, refuse, value))
+    return [*program, *port, (_IF_AT_LEAST, 0, 1, first_port), (_RETURN, 0, 0, 128), (_RETURN, 0, 0, 0)]
+
+
+def answer_socket(interface: str, to: Address, first_port: int) -> socket.socket:
+    """A non-blocking socket that receives IP packets without their frames: TCP to the address ``to`` and a port from
+    ``first_port`` up, as they come in at the interface, before the kernel judges where they came from.
+
+    :raises SystemRefused: no privilege, or no such interface.
+    """
+    # Classic BPF (Linux, networking/filter.rst): what does not matter never wakes us.
+    steps = _answer_filter(to, first_port)
+    program = b"".join(struct.pack("=HBBI", *step) for step in steps)
+    try:
+        answers = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0)
+    except OSError as error:
+        raise SystemRefused("open a packet socket", errno=error.errno or 0, advice=_ADVICE) from None
+    try:
+        held = ctypes.create_string_buffer(program, len(program))
+        answers.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(steps), ctypes.addressof(held)))
+        answers.bind((interface, _ETH_P_IPV6 if to.version == 6 else _ETH_P_IP))
+    except OSError as error:
+        answers.close()
+        raise SystemRefused(f"open a packet socket on {interface}", errno=error.errno or 0, advice=_ADVICE) from None
+    return answers

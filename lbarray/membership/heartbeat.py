@@ -1,7 +1,8 @@
 """What a node says of itself in a heartbeat: fields by number, so that versions of one array understand each other.
 
-Each field is ``number (1) | length (1) | value``. Whoever does not know a number passes over it; a field that is not
-there has its default. Numbers are never used again for something else.
+Each field is ``number (1) | length (1) | value``; what is longer than 255 octets is in several of one number. Whoever
+does not know a number passes over it; a field that is not there has its default. Numbers are never used again for
+something else.
 """
 
 from __future__ import annotations
@@ -16,6 +17,12 @@ from lbarray.values import Address, Load, NodeReport, Role
 __all__ = ["decode_report", "encode_report"]
 
 
+#: Octets of names of proved workers; with more than that, a scheduler does not judge.
+LONGEST_ABLE = 900
+LONGEST_TROUBLE = 240
+
+
+@enum.unique
 class _Field(enum.IntEnum):
     ADDRESS = 1
     MAC = 2
@@ -27,6 +34,8 @@ class _Field(enum.IntEnum):
     CPU = 8
     ACCEPT_QUEUE = 9
     SHARE = 10
+    ABLE = 13
+    TROUBLE = 14
     OWNED_IPV4 = 32
     OWNED_IPV6 = 33
     CONFIGURATION = 11
@@ -66,7 +75,19 @@ def encode_report(report: NodeReport) -> bytes:
         # As many as a field holds: 63 and 15.
         packed = [vip.packed for vip in report.owned if vip.version == version]
         fields.append((field, b"".join(packed[: 255 // 4 if version == 4 else 255 // 16])))
-    return b"".join(bytes((number, len(value))) + value for number, value in fields)
+    if report.able is not None:
+        names = b"\0".join(name.encode() for name in sorted(report.able))
+        if len(names) <= LONGEST_ABLE:
+            fields.append((_Field.ABLE, names))
+    if report.trouble:
+        fields.append((_Field.TROUBLE, report.trouble.encode()[:LONGEST_TROUBLE]))
+    return b"".join(_field(number, value) for number, value in fields)
+
+
+def _field(number: int, value: bytes) -> bytes:
+    """One field, or several of the same number where the value is too long for one."""
+    pieces = [value[at : at + 255] for at in range(0, len(value), 255)] or [b""]
+    return b"".join(bytes((number, len(piece))) + piece for piece in pieces)
 
 
 def _values(body: bytes) -> dict[int, bytes]:
@@ -76,7 +97,7 @@ def _values(body: bytes) -> dict[int, bytes]:
         end = at + 2 + body[at + 1] if at + 2 <= len(body) else len(body) + 1
         if end > len(body):
             raise ValueError("a field that is cut off")
-        found[body[at]] = body[at + 2 : end]
+        found[body[at]] = found.get(body[at], b"") + body[at + 2 : end]
         at = end
     return found
 
@@ -97,6 +118,7 @@ def decode_report(body: bytes, *, name: str, incarnation: int) -> NodeReport:
             return unpacked
 
         flags = int(number(_Field.FLAGS, _U8))
+        names = values.get(_Field.ABLE)
         return NodeReport(
             name=name,
             address=ip_address(values.get(_Field.ADDRESS, b"")),
@@ -113,6 +135,8 @@ def decode_report(body: bytes, *, name: str, incarnation: int) -> NodeReport:
             draining=bool(flags & _Flag.DRAINING),
             weight=int(number(_Field.WEIGHT, _U16, 100)),
             share=int(number(_Field.SHARE, _U16, 1000)),
+            able=frozenset(names.decode().split("\0")) - {""} if names is not None else None,
+            trouble=values.get(_Field.TROUBLE, b"").decode("utf-8", "replace"),
             incarnation=incarnation,
             owned=(*_addresses(values, _Field.OWNED_IPV4, 4), *_addresses(values, _Field.OWNED_IPV6, 16)),
             configuration=values.get(_Field.CONFIGURATION, b"").decode(),

@@ -294,6 +294,8 @@ class MembershipService(Service):
                 "accept_queue": report.load.accept_queue,
                 "configuration": report.configuration,
                 "version": report.version,
+                "able": sorted(report.able) if report.able is not None else None,
+                "trouble": report.trouble,
                 "since_s": round(now - (self.table.since(report.name) or now), 1),
             }
         missing = sorted(set(self._peers) - set(members))

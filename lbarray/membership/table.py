@@ -42,8 +42,17 @@ class _Member:
 
 
 def _matters(report: NodeReport) -> tuple[object, ...]:
-    """What of a report others act on: everything but load and roles."""
-    return (report.address, report.mac, report.accepting, report.draining, report.weight, report.share)
+    """What of a report others act on: everything but load."""
+    return (
+        report.address,
+        report.mac,
+        report.accepting,
+        report.draining,
+        report.weight,
+        report.share,
+        report.able,
+        report.roles,
+    )
 
 
 class MembershipTable:

@@ -11,20 +11,34 @@ import attrs
 from lbarray.config.model import Config
 from lbarray.config.routers import virtual_routers
 from lbarray.errors import SystemRefused
+from lbarray.failover.routes import RouteService
 from lbarray.failover.service import FailoverService
-from lbarray.kernel.journal import Journal
+from lbarray.kernel.addresses import addresses_of
+from lbarray.kernel.direct_return import faults
+from lbarray.kernel.journal import Journal, Undo
 from lbarray.kernel.listening import accept_queue
+from lbarray.kernel.sysctls import write_sysctl
 from lbarray.membership.datagram import DatagramCodec
 from lbarray.membership.service import MembershipService
 from lbarray.node.plane import make_plane
 from lbarray.scheduler.feedback import FeedbackService
+from lbarray.scheduler.prober import ProbeService, ProbeWire
 from lbarray.scheduler.service import SchedulerService
 from lbarray.scheduler.table import RowTable
 from lbarray.scheduler.weights import Share
 from lbarray.telemetry.counters import Counters
 from lbarray.values import Address, Load, NodeReport
+from lbarray.worker.direct_return import DirectReturnService
 
-__all__ = ["make_failover", "make_feedback", "make_membership", "make_scheduler"]
+__all__ = [
+    "make_direct_return",
+    "make_failover",
+    "make_feedback",
+    "make_membership",
+    "make_prober",
+    "make_routes",
+    "make_scheduler",
+]
 
 
 def make_membership(
@@ -112,6 +126,68 @@ def make_scheduler(
     )
 
 
+def make_prober(
+    *,
+    reactor: Any,
+    config: Config,
+    node_name: str,
+    scheduler: SchedulerService,
+    members: MembershipService,
+    changed: Callable[[], None],
+    counters: Counters,
+) -> ProbeService:
+    """Probes of the other workers while this node is scheduler."""
+    own = config.array.nodes[node_name]
+    return ProbeService(
+        clock=reactor,
+        node_name=node_name,
+        addresses=lambda: _own_addresses(config, node_name),
+        members=members,
+        services=[config.service_id(name) for name in config.services],
+        target_for=scheduler.target_for,
+        interval_s=config.scheduler.probe_interval,
+        fall=config.scheduler.probe_fall,
+        rise=config.scheduler.probe_rise,
+        # Those that have rows were proved by whoever was scheduler before.
+        assumed=lambda: {worker.name for worker in scheduler.table.workers},
+        changed=changed,
+        open_wire=lambda addresses, heard: ProbeWire(
+            reactor=reactor, interface=config.interface_of(own), addresses=addresses, heard=heard
+        ),
+        counters=counters,
+    )
+
+
+def _own_addresses(config: Config, node_name: str) -> dict[int, Address]:
+    """By version of IP: the node's own in the segment; what the configuration names comes first."""
+    own = config.array.nodes[node_name]
+    vips = {vip.ip for vip in config.array.vips}
+    there = addresses_of(config.interface_of(own)) - vips
+    # Of several, one that is not routed: answers come from the segment.
+    ranked = sorted(there, key=lambda address: (not address.is_link_local, str(address)))
+    found: dict[int, Address] = {address.version: address for address in reversed(ranked)}
+    named = [address for address in (own.address, own.address6) if address is not None and address in there]
+    found.update((address.version, address) for address in named)
+    return found
+
+
+def make_direct_return(
+    *, reactor: Any, config: Config, node_name: str, journal: Journal, changed: Callable[[], None], counters: Counters
+) -> DirectReturnService:
+    """Keeps this machine as a worker has to be."""
+    interface = config.interface_of(config.array.nodes[node_name])
+    vips = [vip.ip for vip in config.array.vips]
+
+    def write(name: str, value: str) -> None:
+        before = write_sysctl(name, value)
+        if not any(undo.kind == "sysctl" and undo.arguments[0] == name for undo in journal.pending()):
+            journal.record(Undo("sysctl", (name, before)))
+
+    return DirectReturnService(
+        clock=reactor, look=lambda: faults(vips, interface, write=write), changed=changed, counters=counters
+    )
+
+
 def make_failover(
     *,
     reactor: Any,
@@ -157,4 +233,19 @@ def make_failover(
         journal=journal,
         owned=owned,
         owner_lost=owner_lost,
+    )
+
+
+def make_routes(
+    *, reactor: Any, config: Config, journal: Journal, counters: Counters, changed: Callable[[], None]
+) -> RouteService:
+    """The VIPs as routes that a daemon announces."""
+    return RouteService(
+        reactor=reactor,
+        vips=[vip.ip for vip in config.array.vips],
+        interface=config.bgp.interface,
+        control=config.bgp.control,
+        journal=journal,
+        counters=counters,
+        changed=changed,
     )

@@ -123,6 +123,8 @@ class Configuring:
             )
         if node.acceptance is not None:
             node.acceptance.targets = tuple(node.places(new))
+        if node.prober is not None:
+            node.prober.reconfigure([new.service_id(name) for name in new.services])
         if node.scheduler is not None:
             wanted = plane_services(new)
             gone = [service for service in plane_services(old) if service.id not in {each.id for each in wanted}]

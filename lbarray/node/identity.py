@@ -9,6 +9,7 @@ from lbarray.config.model import Config
 from lbarray.config.problems import nearest
 from lbarray.errors import BadConfig, Problem
 from lbarray.kernel.addresses import undoers as address_undoers
+from lbarray.kernel.dummy import remove_dummy
 from lbarray.kernel.firewall import remove_table
 from lbarray.kernel.journal import Journal
 from lbarray.kernel.macvlan import remove_macvlan
@@ -51,6 +52,7 @@ def journal_of(config: Config, name: str) -> Journal:
         **bpf_plane.undoers(),
         **packet_plane.undoers(),
         "macvlan": remove_macvlan,
+        "dummy": remove_dummy,
         "firewall": remove_table,
     }
     return Journal(config.array.state_dir / f"journal-{name}.json", undoers)

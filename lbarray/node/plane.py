@@ -13,7 +13,7 @@ from lbarray.scheduler.auto_plane import AutoPlane, Candidate
 from lbarray.scheduler.bpf_plane import BpfPlane
 from lbarray.scheduler.packet_plane import PacketPlane
 
-__all__ = ["make_plane"]
+__all__ = ["flow_secret", "make_plane"]
 
 #: Drivers whose XDP accepts a program and then loses what it sends back, with the reason.
 _UNFIT_FOR_XDP = {
@@ -21,17 +21,21 @@ _UNFIT_FOR_XDP = {
 }
 
 
+def flow_secret(secret: bytes) -> bytes:
+    """The key of the flow hash: the same on every node, and unknown to clients."""
+    return hashlib.sha256(b"lbarray flows " + secret.strip()).digest()[:16]
+
+
 def make_plane(*, reactor: Any, config: Config, node_name: str, secret: bytes, journal: Journal) -> AutoPlane:
     """The plane of ``scheduler.plane``, or with ``auto`` the first that attaches."""
     interface = config.interface_of(config.array.nodes[node_name])
-    flow_secret = hashlib.sha256(b"lbarray flows " + secret.strip()).digest()[:16]
 
     def bpf(mode: str) -> BpfPlane:
         return BpfPlane(
             interface=interface,
             mode=mode,
             table_size=config.scheduler.table_size,
-            secret=flow_secret,
+            secret=flow_secret(secret),
             self_index=list(config.array.nodes).index(node_name),
             journal=journal,
             object_path=object_path,
@@ -42,7 +46,7 @@ def make_plane(*, reactor: Any, config: Config, node_name: str, secret: bytes, j
             reactor=reactor,
             interface=interface,
             table_size=config.scheduler.table_size,
-            secret=flow_secret,
+            secret=flow_secret(secret),
             self_index=list(config.array.nodes).index(node_name),
             journal=journal,
         )

@@ -22,6 +22,7 @@ from lbarray.config.model import Config
 from lbarray.config.routers import VirtualRouter, virtual_routers
 from lbarray.errors import ArrayError, SystemRefused
 from lbarray.failover.handover import Handovers
+from lbarray.failover.routes import RouteService
 from lbarray.failover.service import FailoverService
 from lbarray.failover.tracking import Condition
 from lbarray.kernel.addresses import addresses_of, hold_on_loopback
@@ -29,7 +30,15 @@ from lbarray.kernel.journal import Journal
 from lbarray.kernel.links import link
 from lbarray.kernel.processors import ProcessorUse
 from lbarray.membership.service import MembershipService
-from lbarray.node.array_parts import make_failover, make_feedback, make_membership, make_scheduler
+from lbarray.node.array_parts import (
+    make_direct_return,
+    make_failover,
+    make_feedback,
+    make_membership,
+    make_prober,
+    make_routes,
+    make_scheduler,
+)
 from lbarray.node.backend_parts import make_backends
 from lbarray.node.configuring import Configuring
 from lbarray.node.draining import Draining
@@ -40,11 +49,13 @@ from lbarray.node.view import make_console, node_view
 from lbarray.node.worker_parts import make_rewriting, make_worker
 from lbarray.rewrite.service import RewriteService
 from lbarray.scheduler.feedback import FeedbackService
+from lbarray.scheduler.prober import ProbeService
 from lbarray.scheduler.service import SchedulerService
 from lbarray.telemetry.counters import Counters
 from lbarray.telemetry.events import RecentEvents
 from lbarray.values import Address, Load, NodeReport, Role
 from lbarray.worker.acceptance import AcceptanceCheck
+from lbarray.worker.direct_return import DirectReturnService
 from lbarray.worker.processes.parent import WorkerProcesses
 from lbarray.worker.service import WorkerService
 
@@ -55,6 +66,8 @@ ACCEPTANCE_S = 0.5
 DRAIN_S = 0.1
 HAND_OVER_S = 0.2
 PLANE = Condition("plane")
+#: Seconds until routers around have learnt that a route is withdrawn.
+ROUTES_KNOWN_S = 1.0
 
 
 class NodeService(MultiService):
@@ -91,8 +104,11 @@ class NodeService(MultiService):
         self.membership: MembershipService | None = None
         self.feedback: FeedbackService | None = None
         self.drainage: Draining
+        self.direct_return: DirectReturnService | None = None
         self.scheduler: SchedulerService | None = None
+        self.prober: ProbeService | None = None
         self.failover: FailoverService | None = None
+        self.routes: RouteService | None = None
         self.handovers: Handovers | None = None
         self.rewriting: RewriteService | None = None
         self._journal: Journal | None = None
@@ -151,6 +167,15 @@ class NodeService(MultiService):
                 changed=lambda accepting: self._tell(),
             )
             self._parts.append(self.acceptance)
+            self.direct_return = make_direct_return(
+                reactor=self.reactor,
+                config=config,
+                node_name=self.node_name,
+                journal=journal,
+                changed=self._tell,
+                counters=self.counters,
+            )
+            self._parts.append(self.direct_return)
         self.membership = make_membership(
             reactor=self.reactor,
             config=config,
@@ -186,26 +211,51 @@ class NodeService(MultiService):
                 counters=self.counters,
                 able=self._plane_checked,
             )
-            self.failover = make_failover(
+            self.prober = make_prober(
                 reactor=self.reactor,
                 config=config,
                 node_name=self.node_name,
-                secrets=self._secrets(),
+                scheduler=self.scheduler,
                 members=self.membership,
-                journal=journal,
+                changed=self._tell,
                 counters=self.counters,
-                owned=self._own,
             )
+            self._parts += [self.scheduler, self.prober]
             self.membership.subscribe(self._members_changed)
-            self.handovers = Handovers(
-                clock=self.reactor,
-                channel=self.membership.channel,
-                failover=self.failover,
-                node_name=self.node_name,
-                nodes=list(config.array.nodes),
-                members=self.membership.members,
-            )
-            self._parts += [self.scheduler, self.failover]
+            if config.failover.mode == "bgp":
+                self._build_routes(journal)
+            else:
+                self._build_failover(self.membership, journal)
+
+    def _build_routes(self, journal: Journal) -> None:
+        """Many schedulers: each announces what it can serve."""
+        self.routes = make_routes(
+            reactor=self.reactor, config=self.config, journal=journal, counters=self.counters, changed=self._tell
+        )
+        self._parts.append(self.routes)
+
+    def _build_failover(self, membership: MembershipService, journal: Journal) -> None:
+        """One scheduler for each VIP: the virtual router's owner."""
+        config = self.config
+        self.failover = make_failover(
+            reactor=self.reactor,
+            config=config,
+            node_name=self.node_name,
+            secrets=self._secrets(),
+            members=membership,
+            journal=journal,
+            counters=self.counters,
+            owned=self._own,
+        )
+        self.handovers = Handovers(
+            clock=self.reactor,
+            channel=membership.channel,
+            failover=self.failover,
+            node_name=self.node_name,
+            nodes=list(config.array.nodes),
+            members=membership.members,
+        )
+        self._parts.append(self.failover)
 
     @staticmethod
     def places(config: Config) -> list[tuple[str, int]]:
@@ -232,6 +282,8 @@ class NodeService(MultiService):
         # While it stops, it goes on forwarding what neighbours still send here.
         if self.scheduler is not None and not (self._stopping and not vips >= self.scheduler.owned):
             self.scheduler.set_owned(vips)
+            if self.prober is not None:
+                self.prober.set_active(bool(vips))
         self._tell()
 
     def _secrets(self) -> list[bytes]:
@@ -240,17 +292,17 @@ class NodeService(MultiService):
 
     def _plane_checked(self, fault: str) -> None:
         """A node that cannot forward must not own what is to be forwarded."""
-        if self.failover is not None:
-            self.failover.report(PLANE, not fault, f"the packet plane does not forward: {fault}")
+        for part in (self.failover, self.routes):
+            if part is not None:
+                part.report(PLANE, not fault, f"the packet plane does not forward: {fault}")
 
     def _members_changed(self, members: Sequence[NodeReport]) -> None:
         """An array without a worker that accepts is better led by a node that knows of one."""
-        if self.failover is not None:
-            able = any(report.accepting and not report.draining for report in members)
-            condition = Condition("workers", self.config.failover.no_worker_weight)
-            self.failover.report(
-                condition, able, "no worker of the array accepts connections, as far as this node knows"
-            )
+        able = any(report.accepting and not report.draining for report in members)
+        condition = Condition("workers", self.config.failover.no_worker_weight)
+        for part in (self.failover, self.routes):
+            if part is not None:
+                part.report(condition, able, "no worker of the array accepts connections, as far as this node knows")
 
     def _tell(self) -> None:
         """Something that the other nodes should know at once."""
@@ -271,16 +323,24 @@ class NodeService(MultiService):
             address=own.address,
             mac=self._mac,
             roles=roles,
-            load=self.feedback.load if self.feedback is not None else Load(),
+            load=self._load(),
             accepting=self._accepting(),
             draining=self.draining,
             weight=own.weight,
+            able=self.prober.able if self.prober is not None else None,
+            trouble=self.direct_return.trouble if self.direct_return is not None else "",
             share=self.feedback.share if self.feedback is not None else 1000,
             incarnation=self._incarnation,
-            owned=self.failover.active if self.failover is not None else (),
+            owned=self._announced(),
             configuration=self.configuring.version,
             version=program_version(),
         )
+
+    def _announced(self) -> tuple[Address, ...]:
+        """The VIPs whose packets come to this node."""
+        if self.routes is not None:
+            return self.routes.active
+        return self.failover.active if self.failover is not None else ()
 
     def _accepting(self) -> bool:
         """Our listeners accept, and we know the rows that they get their clients by."""
@@ -296,6 +356,12 @@ class NodeService(MultiService):
     def _taking(self) -> bool:
         return self._accepting() and not self.draining
 
+    def _load(self) -> Load:
+        if self.feedback is None or self.worker is None:
+            return Load()
+        # As it is now: somebody may wait for the last client to leave.
+        return attrs.evolve(self.feedback.load, connections=self.worker.connections)
+
     def _measure(self) -> Load:
         assert self.worker is not None
         return attrs.evolve(self.worker.load(), cpu=self._processors.since_last())
@@ -303,6 +369,8 @@ class NodeService(MultiService):
     def drain(self, draining: bool = True) -> None:
         """Take no new clients; those that are here stay until they leave."""
         self.draining = draining
+        if self.routes is not None:
+            self.routes.report(Condition("draining"), not draining, "this node drains")
         self._tell()
 
     # Life
@@ -344,6 +412,8 @@ class NodeService(MultiService):
             self.log.critical("node {name} cannot start: {error}", name=self.node_name, error=error)
             raise SystemExit(1) from None
         self.running = 1
+        if self.routes is not None:
+            self._own(frozenset(vip.ip for vip in self.config.array.vips))
         self.log.info("node {name} of array {array} runs", name=self.node_name, array=self.config.array.name)
 
     def _refuse(self, error: SystemRefused) -> None:
@@ -360,15 +430,17 @@ class NodeService(MultiService):
         """
         self.running = 0
         stopped: Deferred[Any] = Deferred()
-        if self.failover is not None and self.failover.running:
+        leaving = self.failover or self.routes
+        if leaving is not None and leaving.running:
             self._stopping = True
             self.drain(True)
             stopped.addCallback(lambda _: deferLater(self.reactor, DRAIN_S))
-            stopped.addCallback(self._stop, self.failover)
-            hand_over_s = max(router.interval_s for router in self._routers()) + HAND_OVER_S
+            stopped.addCallback(self._stop, leaving)
+            known_s = max(router.interval_s for router in self._routers()) if self.failover else ROUTES_KNOWN_S
+            hand_over_s = known_s + HAND_OVER_S
             stopped.addCallback(lambda _: deferLater(self.reactor, hand_over_s))
         for part in reversed(self._parts):
-            if part is not self.failover:
+            if part is not leaving:
                 stopped.addCallback(self._stop, part)
         stopped.addCallback(lambda _: self._undo())
         stopped.addCallback(lambda _: self.events.stop())

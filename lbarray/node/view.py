@@ -29,9 +29,12 @@ def node_view(node: NodeService) -> NodeView:
         for key, part in (
             ("configuration", node.configuring),
             ("failover", node.failover),
+            ("routes", node.routes),
             ("scheduler", node.scheduler),
             ("membership", node.membership),
             ("feedback", node.feedback),
+            ("direct_return", node.direct_return),
+            ("probes", node.prober),
             ("services", node.worker),
             ("rewriting", node.rewriting),
         ):

@@ -286,7 +286,7 @@ def _replace(held: Map, wanted: Mapping[bytes, bytes], before: set[bytes]) -> No
 
 def _pack_worker(worker: WorkerTarget) -> bytes:
     flags = WorkerFlag.LOCAL if worker.local else WorkerFlag(0)
-    if worker.local or len(worker.mac) == 6:
+    if worker.local or (len(worker.mac) == 6 and not worker.lost):
         flags |= WorkerFlag.KNOWN
     return WORKER.pack(worker.mac, flags, 0, mapped(worker.address))
 

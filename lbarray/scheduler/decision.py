@@ -116,8 +116,9 @@ class PacketDecision:
 
     def set_workers(self, workers: Sequence[WorkerTarget]) -> None:
         """As :meth:`lbarray.interfaces.IForwardingPlane.set_workers`."""
-        self._workers = {each.index: each for each in workers if each.local or len(each.mac) == 6}
-        self._peers = {each.mac: each.index for each in self._workers.values() if not each.local}
+        reachable = [each for each in workers if each.local or len(each.mac) == 6]
+        self._workers = {each.index: each for each in reachable if not each.lost}
+        self._peers = {each.mac: each.index for each in reachable if not each.local}
 
     def apply(self, rows: bytes) -> None:
         """As :meth:`lbarray.interfaces.IForwardingPlane.apply`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import attrs
 from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
@@ -12,9 +13,10 @@ from twisted.logger import Logger
 
 from lbarray.errors import SystemRefused
 from lbarray.scheduler.maglev import Weighted
+from lbarray.scheduler.probe import able_workers
 from lbarray.scheduler.table import RowTable
 from lbarray.telemetry.counters import Counters
-from lbarray.values import Address, NodeReport, PlaneService, WorkerTarget
+from lbarray.values import Address, NodeReport, PlaneFlow, PlaneService, WorkerTarget
 
 __all__ = ["SchedulerService"]
 
@@ -66,6 +68,8 @@ class SchedulerService(Service):
         self._checks.clock = clock
         self._gathering: IDelayedCall | None = None
         self._updated_at = 0.0
+        self._targets: list[WorkerTarget] = []
+        self._departed: dict[str, WorkerTarget] = {}
         self._lives: dict[str, int] = {}
         self._lost: dict[str, float] = {}
         self._unsubscribe: Callable[[], None] = lambda: None
@@ -120,6 +124,11 @@ class SchedulerService(Service):
             self.set_owned(self.owned)
         self._able(self._refused or self._plane.check())
 
+    def target_for(self, report: NodeReport) -> WorkerTarget:
+        """How packets get to a node of the configuration."""
+        index, local = self._index[report.name], report.name == self._node_name
+        return WorkerTarget(index, report.name, report.address, report.mac, local)
+
     def _changed(self, members: Sequence[NodeReport]) -> None:
         if self._gathering is None:
             wait_s = max(0.0, self._updated_at + GATHER_S - self._clock.seconds())
@@ -132,21 +141,23 @@ class SchedulerService(Service):
         self._gathering = None
         self._updated_at = self._clock.seconds()
         members: Sequence[NodeReport] = [report for report in self._members.members() if report.name in self._index]
-        targets = [
-            WorkerTarget(
-                self._index[report.name], report.name, report.address, report.mac, report.name == self._node_name
-            )
-            for report in members
-        ]
-        wanted = _weighted(report for report in members if report.accepting and not report.draining)
+        targets = [self.target_for(report) for report in members]
+        wanted = _weighted(able_workers(members))
         try:
-            # The workers before the rows: a row never names one that is not known yet.
-            self._plane.set_workers(targets)
+            # A row never names a worker that is not known: new ones come before it changes, old ones go after it.
+            gone = [worker for worker in self._targets if worker.index not in {target.index for target in targets}]
+            departed = self._departed_but(targets)
+            self._plane.set_workers([*targets, *gone, *departed])
+            self._targets = targets
             before = self.table.generation
             self._learn_history(members)
             changed = self.table.update(wanted, self._dead(members))
             if self.table.generation != before:
                 self._plane.apply(self.table.rows)
+            if gone:
+                # What one that is silent still passes on is believed, or it would look like a client's packet.
+                self._departed |= {worker.name: attrs.evolve(worker, lost=True) for worker in gone}
+                self._plane.set_workers([*targets, *self._departed.values()])
         except SystemRefused as error:
             self._counters.add("plane_refused", "rows")
             self.log.critical("{error}; the packets go where they went before", error=error)
@@ -161,6 +172,14 @@ class SchedulerService(Service):
                 size=self.table.size,
                 workers=", ".join(worker.name for worker in self.table.workers),
             )
+
+    def _departed_but(self, targets: Sequence[WorkerTarget]) -> list[WorkerTarget]:
+        """Nodes that were lost lately and have not come back."""
+        back = {target.name for target in targets}
+        self._departed = {
+            name: worker for name, worker in self._departed.items() if name in self._lives and name not in back
+        }
+        return list(self._departed.values())
 
     def _learn_history(self, members: Sequence[NodeReport]) -> None:
         """What the others' rows were before this node joined: they hold the connections of the rows it now gets."""
@@ -186,6 +205,15 @@ class SchedulerService(Service):
         self._lost = {name: since for name, since in self._lost.items() if name in self._lives and name not in present}
         return dead
 
+    @property
+    def services(self) -> tuple[PlaneService, ...]:
+        """What is scheduled."""
+        return self._services
+
+    def flows(self, limit: int) -> Sequence[PlaneFlow]:
+        """Connections that the plane remembers, at most ``limit``."""
+        return self._plane.flows(limit) if self.running else []
+
     def status(self) -> dict[str, object]:
         """What the console shows."""
         if not self.running:
@@ -208,7 +236,14 @@ class SchedulerService(Service):
                 }
                 for index, name in sorted(names.items())
             },
-            "services": [str(service.id) for service in self._services],
+            "services": {
+                str(service.id): {
+                    names[index]: attrs.asdict(share)
+                    for index, share in sorted(counted.shares.get(service.id, {}).items())
+                    if index in names
+                }
+                for service in self._services
+            },
         }
 
 

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from lbarray.errors import SystemRefused
+from lbarray.scheduler.prober import FIRST_PORT
 from lbarray.testbed.certificates import write_certificate
 from lbarray.testbed.connections import Held, Holding
 from lbarray.testbed.namespaces import Host, Network, run
@@ -333,13 +334,13 @@ class Array:
     # Looking at packets
 
     def _count_responses(self, host: Host) -> None:
-        """Count what comes in at a host's interface with the VIP as its source."""
+        """Count what comes in at a host's interface with the VIP as its source, but for answers to probes."""
         rules = f"""
         table netdev watch {{
           counter through {{ }}
           chain arriving {{
             type filter hook ingress device "{Host.INTERFACE}" priority 0; policy accept;
-            ip saddr {VIP} counter name through
+            ip saddr {VIP} tcp dport < {FIRST_PORT} counter name through
           }}
         }}
         """

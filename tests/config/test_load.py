@@ -170,6 +170,12 @@ class MeaningTests(SynchronousTestCase):
         self.assertEqual(problem.key, "services.https.port")
         self.assertIn("services.http", problem.found)
 
+    def test_bgp_interface(self) -> None:
+        """The interface that a node makes, and removes, must not be one that the machine has."""
+        bgp = '\n[failover]\nmode = "bgp"\n[bgp]\ninterface = "e0"\n'
+        self.assertEqual(self.one(ARRAY + bgp).key, "bgp.interface")
+        self.assertEqual(parse(ARRAY + bgp.replace("e0", "vips")).bgp.interface, "vips")
+
     def test_route_to_nowhere(self) -> None:
         """A route's pool must exist; the nearest is named."""
         problem = self.one(STANDALONE + "[[routes]]\npool = 'wbe'\n")

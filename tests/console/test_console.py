@@ -22,6 +22,7 @@ MEMBER = {
     "accepting": True,
     "draining": False,
     "weight": 100,
+    "share": 0.5,
     "connections": 3,
     "requests_per_s": 12.5,
     "cpu": 0.25,
@@ -56,6 +57,11 @@ PARTS: dict[str, Any] = {
         },
     },
     "membership": {"members": {"a": MEMBER}, "missing": ["b"]},
+    "scheduler": {
+        "verdicts": {"forwarded": 5, "dropped_truncated": 2},
+        "workers": {"a": {"rows": 7}},
+        "services": {"192.0.2.100:80/tcp": {"a": {"packets": 5, "octets": 500, "cached": 3, "passed_on": 1}}},
+    },
     "services": {"http": {"at": "192.0.2.100:80/tcp", "tls": False, "connections": 1, "accepted": 2, "requests": 3}},
     "pools": {"web": {"w1": BACKEND}},
     "rewriting": {
@@ -217,6 +223,12 @@ class MetricsTests(SynchronousTestCase):
             'lbarray_vip_owner{router="main",vip="192.0.2.100"} 1.0',
             'lbarray_cdn_host_up{host="cdn.example"} 0.0',
             "lbarray_rewrite_memo_octets 9.0",
+            'lbarray_plane_packets_total{verdict="dropped_truncated"} 2.0',
+            'lbarray_rows{worker="a"} 7.0',
+            'lbarray_worker_packets_total{service="192.0.2.100:80/tcp",worker="a"} 5.0',
+            'lbarray_worker_cache_hits_total{service="192.0.2.100:80/tcp",worker="a"} 3.0',
+            'lbarray_worker_second_chances_total{service="192.0.2.100:80/tcp",worker="a"} 1.0',
+            'lbarray_node_share{node="a"} 0.5',
         ):
             self.assertIn(line + "\n", text)
 

@@ -29,6 +29,8 @@ reports = st.builds(
     draining=st.booleans(),
     weight=st.integers(1, 1000),
     share=st.integers(1, 1000),
+    able=st.none() | st.frozensets(st.text("abcdefgh-0123456789", min_size=1, max_size=30), max_size=25),
+    trouble=st.text(max_size=60),
     incarnation=st.just(5),
 )
 REPORT = NodeReport(name="b", address=IPv4Address("192.0.2.2"), incarnation=5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ipaddress import IPv4Address
 
 import attrs
@@ -13,7 +14,7 @@ from lbarray.scheduler.service import CHECK_S, GATHER_S, LOST_FOR_GOOD_S, Schedu
 from lbarray.scheduler.table import RowTable
 from lbarray.telemetry.counters import Counters
 from lbarray.testing import MemoryMembers, MemoryPlane, PlaneSuite
-from lbarray.values import NodeReport
+from lbarray.values import NodeReport, WorkerTarget
 
 INDEX = {"a": 0, "b": 1, "c": 2}
 
@@ -158,6 +159,41 @@ class SchedulerServiceTests(SynchronousTestCase):
         self.members.become(report("a"), NodeReport(name="z", address=IPv4Address("192.0.2.9"), accepting=True))
         self.clock.advance(GATHER_S)
         self.assertEqual(self.owners(), {0})
+
+    def reached(self) -> set[int]:
+        return {index for index, worker in self.plane.workers.items() if not worker.lost}
+
+    def test_lost_nodes_are_still_believed(self) -> None:
+        """What a silent node still passes on is taken; to itself nothing is sent."""
+        self.members.become(report("a"))
+        self.clock.advance(GATHER_S)
+        self.assertTrue(self.plane.workers[1].lost)
+        self.members.become(report("a"), report("b"))
+        self.clock.advance(GATHER_S)
+        self.assertFalse(self.plane.workers[1].lost)
+
+    def test_never_a_row_without_its_worker(self) -> None:
+        """While rows change, every worker that one of them names is known: before it, and after it."""
+        states: list[tuple[set[int], set[int]]] = []
+
+        def look(plane: MemoryPlane = self.plane) -> None:
+            states.append(({row[0] for row in plane.rows}, set(plane.workers)))
+
+        class Watched(MemoryPlane):
+            def set_workers(self, workers: Sequence[WorkerTarget]) -> None:
+                super().set_workers(workers)
+                look(self)
+
+            def apply(self, rows: bytes) -> None:
+                super().apply(rows)
+                look(self)
+
+        self.plane.__class__ = Watched
+        for names in ("abc", "ac", "c", "ab"):
+            self.members.become(*(report(name) for name in names))
+            self.clock.advance(GATHER_S)
+            self.assertEqual(self.reached(), {INDEX[name] for name in names})
+        self.assertEqual([(named, known) for named, known in states if not named <= known], [])
 
     def test_stop_detaches(self) -> None:
         """Nothing is left in the kernel or in the reactor."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import typing
 
 from lbarray.console.actions import Actions
-from lbarray.node.actions import array, backends, certificates, configuration, failover, workers
+from lbarray.node.actions import array, backends, certificates, configuration, failover, flows, workers
 
 if typing.TYPE_CHECKING:
     from lbarray.node.service import NodeService
 
 __all__ = ["node_actions"]
 
-SUBJECTS = (array, backends, certificates, configuration, failover, workers)
+SUBJECTS = (array, backends, certificates, configuration, failover, flows, workers)
 
 
 def node_actions(node: NodeService) -> Actions:

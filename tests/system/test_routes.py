@@ -1,0 +1,172 @@
+"""Many schedulers at once: three nodes announce one VIP to a router that spreads the packets over them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from lbarray.testbed.namespaces import Host
+from lbarray.testbed.nodes import NODES, VIP, Array, wait_for
+from tests.system.test_array import need_namespaces
+
+ROUTER, FAR_ROUTER, CLIENT, FAR = "10.77.0.254", "10.99.0.1", "10.99.0.2", "10.99.0.0/24"
+
+_NODE_BIRD = """
+router id {address};
+protocol device {{ }}
+protocol direct vips {{ ipv4; interface "lbarray"; }}
+protocol bgp uplink {{
+  local {address} as 65001; neighbor {router} as 65000; hold time 9;
+  ipv4 {{ import none; export where proto = "vips"; next hop self; }};
+}}
+"""
+_ROUTER_BIRD = """
+router id {router};
+protocol device {{ }}
+protocol kernel {{ ipv4 {{ export all; }}; merge paths on limit 16; }}
+{sessions}
+"""
+_SESSION = """
+protocol bgp {name} {{
+  local {router} as 65000; neighbor {address} as 65001; hold time 9;
+  ipv4 {{ import all; export none; }};
+}}
+"""
+
+#: Holds connections that ask again and again, until a file appears; then says which workers' broke.
+_HOLD = f"""
+import http.client, json, pathlib, sys, threading, time
+end, lock, found = pathlib.Path(sys.argv[1]), threading.Lock(), []
+def hold():
+    worker, answers, broken = "", 0, ""
+    try:
+        held = http.client.HTTPConnection("{VIP}", 80, timeout=5)
+        held.auto_open = 1
+        held.connect()
+        held.auto_open = 0
+        while not end.exists():
+            held.request("GET", "/whoami.html")
+            answer = held.getresponse(); answer.read()
+            worker = answer.getheader("X-Lbarray-Node"); answers += 1
+            with lock: began[threading.get_ident()] = worker
+            time.sleep(0.05)
+    except Exception as error:
+        broken = repr(error)
+    with lock: found.append([worker, answers, broken])
+began = {{}}
+threads = [threading.Thread(target=hold) for _ in range(int(sys.argv[2]))]
+for thread in threads: thread.start()
+while len(began) < len(threads): time.sleep(0.01)
+print("held", flush=True)
+for thread in threads: thread.join()
+print(json.dumps(found), flush=True)
+"""
+
+
+class RouteTests(SynchronousTestCase):
+    """Nodes with BIRD beside them, a router with BIRD and equal-cost multipath, a client behind it."""
+
+    def setUp(self) -> None:
+        need_namespaces()
+        self.it = Array(edit=self.edit)
+        self.addCleanup(self.it.close)
+        self.it.__enter__()
+        network = self.it.network
+        self.router = network.add("router", f"{ROUTER}/24", f"{FAR_ROUTER}/24")
+        # One interface, two networks: the router must not tell anybody of the shorter way.
+        quiet = ["send_redirects=0", "accept_redirects=0"]
+        self.router.run(
+            "sysctl", "-qw", *(f"net.ipv4.conf.{which}.{each}" for which in ("all", "eth0") for each in quiet)
+        )
+        self.router.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.fib_multipath_hash_policy=1")
+        self.far = network.add("far", f"{CLIENT}/24")
+        self.far.run("ip", "route", "add", "default", "via", FAR_ROUTER)
+        sessions = ""
+        for name, address in NODES.items():
+            self.it.host(name).run("ip", "route", "add", FAR, "via", ROUTER)
+            sessions += _SESSION.format(name=name, router=ROUTER, address=address)
+            self.bird(self.it.host(name), _NODE_BIRD.format(address=address, router=ROUTER))
+        self.bird(self.router, _ROUTER_BIRD.format(router=ROUTER, sessions=sessions))
+        self.wait_paths(set(NODES.values()))
+
+    @staticmethod
+    def edit(text: str) -> str:
+        text = text.replace('[failover]\ninterval = "100ms"', '[failover]\nmode = "bgp"')
+        return text + '\n[scheduler]\nprobe_interval = "200ms"\nslow_start = 0\n'
+
+    def bird(self, host: Host, config: str) -> None:
+        folder = Path(self.it.folder)
+        (folder / f"{host.name}.bird").write_text(config)
+        with (folder / f"{host.name}.bird.log").open("wb") as log:
+            command = ["bird", "-f", "-c", str(folder / f"{host.name}.bird"), "-s", str(folder / f"{host.name}.ctl")]
+            host.start(*command, log=log)
+
+    def paths(self) -> set[str]:
+        """Where the router sends the VIP's packets."""
+        routes = json.loads(self.router.run("ip", "-j", "route", "show", VIP) or "[]")
+        return {hop["gateway"] for route in routes for hop in route.get("nexthops", [route])}
+
+    def wait_paths(self, wanted: set[str]) -> None:
+        wait_for(lambda: self.paths() == wanted or None, f"paths {sorted(wanted)}", 20.0, 0.05)
+
+    def hold(self, count: int) -> tuple[Any, Path, Path]:
+        out, end = self.it.folder / f"held-{count}.log", self.it.folder / f"end-{count}"
+        with out.open("wb") as log:
+            process = self.far.start(sys.executable, "-c", _HOLD, str(end), str(count), log=log)
+        wait_for(lambda: "held" in out.read_text() or None, "connections", 20.0)
+        return process, out, end
+
+    def broken(self, held: tuple[Any, Path, Path], seconds: float) -> list[list[Any]]:
+        """What became of each connection after some more time: worker, answers, what broke it."""
+        process, out, end = held
+        time.sleep(seconds)
+        end.touch()
+        process.wait(15)
+        found: list[list[Any]] = json.loads(out.read_text().splitlines()[-1])
+        return found
+
+    def test_one_of_three_dies(self) -> None:
+        """All three schedule; when one draws its route back, and when one dies with all that runs on it, no
+        connection that another worker holds is broken, and new ones are served."""
+        for name in NODES:
+            status = wait_for(lambda name=name: self.it.status(name), name)  # type: ignore[misc]
+            self.assertEqual(status["routes"]["announced"], [VIP])
+        held = self.hold(60)
+        # Every scheduler had some of these: the router spreads them.
+        for name in NODES:
+            status = wait_for(lambda name=name: self.it.status(name), name)  # type: ignore[misc]
+            forwarded = sum(worker["packets"] for worker in status["scheduler"]["workers"].values())
+            self.assertGreater(forwarded, 50, name)
+        self.it.host("b").run(
+            sys.executable, "-m", "lbarray", "drain", "--socket", str(self.it.folder / "state" / "b.sock")
+        )
+        self.wait_paths({NODES["a"], NODES["c"]})
+        time.sleep(1.0)
+        self.it.host("c").kill()
+        self.wait_paths({NODES["a"]})
+        found = self.broken(held, 2.0)
+        workers = {worker for worker, _, _ in found}
+        self.assertEqual(workers, set(NODES))
+        survivors = [entry for entry in found if entry[0] != "c"]
+        self.assertEqual([entry for entry in survivors if entry[2]], [])
+        self.assertTrue(all(answers > 20 for _, answers, _ in survivors), survivors)
+        answers = self.broken(self.hold(20), 0.5)
+        self.assertEqual([entry for entry in answers if entry[2]], [])
+
+    def test_only_the_node_dies(self) -> None:
+        """When the node is killed and the routing daemon lives, the route goes all the same, within its lifetime; and
+        an orderly stop withdraws it at once."""
+        held = self.hold(30)
+        for pid in self.it.host("c").pids():
+            if b"twistd" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
+        self.wait_paths({NODES["a"], NODES["b"]})
+        found = self.broken(held, 1.0)
+        self.assertEqual([entry for entry in found if entry[0] != "c" and entry[2]], [])

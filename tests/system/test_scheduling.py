@@ -1,0 +1,133 @@
+"""Draining, probing and direct return, with real daemons in network namespaces."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from lbarray.testbed.nodes import NODES, VIP, Array, wait_for
+from tests.system.test_array import need_namespaces
+
+_shared: list[Array] = []
+
+#: Opens connections until one is served by the node that is wanted, then asks on it until a file appears.
+_STAY = f"""
+import http.client, pathlib, sys, time
+wanted, end = sys.argv[1], pathlib.Path(sys.argv[2])
+for _ in range(200):
+    held = http.client.HTTPConnection("{VIP}", 80, timeout=5)
+    held.request("GET", "/whoami.html"); answer = held.getresponse(); answer.read()
+    if answer.getheader("X-Lbarray-Node") == wanted: break
+    held.close()
+print("held", flush=True)
+sock = held.sock
+while not end.exists():
+    time.sleep(0.1)
+    held.request("GET", "/whoami.html"); answer = held.getresponse(); answer.read()
+    assert held.sock is sock and answer.getheader("X-Lbarray-Node") == wanted
+    print("answered", flush=True)
+"""
+
+
+def shared_array() -> Array:
+    """An array that several tests look at; it goes when the tests end."""
+    if not _shared:
+        array = Array(edit=lambda text: text + '\n[scheduler]\nprobe_interval = "200ms"\nslow_start = 0\n')
+        atexit.register(array.close)
+        _shared.append(array.__enter__())
+        array.wait_ready()
+    return _shared[0]
+
+
+class SchedulingTests(SynchronousTestCase):
+    """Three nodes; node a owns the VIP."""
+
+    def setUp(self) -> None:
+        need_namespaces()
+        self.it = shared_array()
+
+    def status(self, name: str = "a") -> dict[str, Any]:
+        return wait_for(lambda: self.it.status(name), f"the status of {name}")
+
+    def rows(self) -> dict[str, int]:
+        return {name: worker["rows"] for name, worker in self.status()["scheduler"]["workers"].items()}
+
+    def wait(self, look: Callable[[], object], what: str) -> None:
+        wait_for(lambda: look() or None, what, timeout_s=10.0, pause_s=0.05)
+
+    def complaints(self) -> list[str]:
+        """What the scheduler has said of c so far."""
+        return [line for line in self.it.log_of("a").splitlines() if "worker c gets no new connections" in line]
+
+    def lbarray(self, name: str, *arguments: str) -> str:
+        """A command on the machine of a node."""
+        socket = str(self.it.folder / "state" / f"{name}.sock")
+        return self.it.host(name).run(sys.executable, "-m", "lbarray", *arguments, "--socket", socket)
+
+    def test_packet_filter(self) -> None:
+        """A worker that clients' packets do not reach gets no rows, and the scheduler says so in one line, though the
+        worker finds nothing wrong with itself; when they reach it again it has its rows again."""
+        worker, before = self.it.host("c"), len(self.complaints())
+        filter_ = (
+            f"table inet wrong {{ chain in {{ type filter hook input priority 0; iif eth0 ip daddr {VIP} drop\n}}\n}}\n"
+        )
+        (self.it.folder / "wrong.nft").write_text(filter_)
+        worker.run("nft", "-f", str(self.it.folder / "wrong.nft"))
+        self.wait(lambda: self.rows()["c"] == 0, "c without rows")
+        self.assertTrue(self.status("c")["membership"]["members"]["c"]["accepting"])
+        said = self.complaints()[before:]
+        self.assertEqual(len(said), 1, said)
+        self.assertIn(f"{VIP}:80/tcp: no answer", said[0])
+        self.assertEqual(self.status("b")["scheduler"]["workers"]["c"]["rows"], 0)
+        worker.run("nft", "delete", "table", "inet", "wrong")
+        self.wait(lambda: self.rows()["c"] > 0, "c with rows")
+
+    def test_probes_leave_nothing(self) -> None:
+        """Workers accept no connection for a probe: it ends before anything is accepted."""
+        sent = self.status()["counters"]["probes_sent"]
+        self.wait(lambda: self.status()["counters"]["probes_sent"] > sent + 20, "twenty probes")
+        held = self.it.host("c").run("ss", "-Htan", "dst", NODES["a"]).splitlines()
+        self.assertEqual([line for line in held if re.search(r":6[1-5]\d{3}\b", line) and "SYN-RECV" not in line], [])
+
+    def test_direct_return_is_repaired(self) -> None:
+        """Whoever takes away what direct return needs has it put back at once, and named."""
+        worker = self.it.host("c")
+        worker.run("ip", "addr", "del", f"{VIP}/32", "dev", "lo")
+        worker.run("sysctl", "-qw", "net.ipv4.conf.all.arp_ignore=0")
+        self.wait(lambda: len(self.status("c")["direct_return"]["repaired"]) >= 2, "two repairs")
+        self.assertIn(VIP, worker.run("ip", "addr", "show", "dev", "lo"))
+        self.assertEqual(worker.run("sysctl", "-n", "net.ipv4.conf.all.arp_ignore").strip(), "1")
+        for fault in (f"{VIP} is missing on lo", "arp_ignore is 0, has to be 1"):
+            self.assertIn(fault, self.it.log_of("c"))
+
+    def test_draining(self) -> None:
+        """A node drained from another one gets no new connection, keeps those it has, and is empty when they end."""
+        path, end = self.it.folder / "held.log", self.it.folder / "end"
+        with path.open("wb") as out:
+            held = self.it.client.start(sys.executable, "-c", _STAY, "c", str(end), log=out)
+        self.wait(lambda: "held" in path.read_text(), "a connection to c")
+        self.assertIn("node c takes no new clients", self.lbarray("b", "drain", "c"))
+        self.wait(lambda: self.rows()["c"] == 0, "c without rows")
+        answers = self.it.ask(self.it.load(count=60))
+        self.assertEqual([answer for answer in answers if not answer.good], [])
+        self.assertEqual({answer.node for answer in answers}, set(NODES) - {"c"})
+        answered = path.read_text().count("answered")
+        self.wait(lambda: path.read_text().count("answered") > answered + 3, "the held connection to be answered")
+        self.assertIn("node c: 1 connections left", self.ask_draining())
+        end.touch()
+        self.assertEqual(held.wait(5), 0, path.read_text()[-500:])
+        self.wait(lambda: "node c is empty" in self.ask_draining(), "c to be empty")
+        self.wait(lambda: "node c is empty: it can be stopped" in self.it.log_of("c"), "c to say so")
+        self.assertIn("node c takes new clients", self.lbarray("a", "undrain", "c"))
+        self.wait(lambda: self.rows()["c"] > 0, "c with rows")
+
+    def ask_draining(self) -> str:
+        """What is left, as any node knows it."""
+        found = json.loads(self.it.host("b").run("curl", "-s", "http://127.0.0.1:9080/queries/draining"))
+        return str(found["said"])
