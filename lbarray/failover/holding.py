@@ -57,21 +57,27 @@ class AddressHolder:
         """Where neighbours find the addresses when we have them: six octets."""
         return self._mac or link(self._parent).mac
 
-    def take(self) -> None:
-        """Have the addresses. What the kernel refuses is logged and counted; the rest is taken."""
+    def take(self) -> str:
+        """Have the addresses. What the kernel refuses is counted, and the rest is taken.
+
+        :returns: why some could not be had; empty when all were.
+        """
+        refused = []
         if self._mac:
             try:
                 self._journal.record(Undo("macvlan", (self.interface,)))
                 add_macvlan(self.interface, self._parent, self._mac)
             except SystemRefused as error:
-                self._refused(error, "take the VIPs with their virtual MAC address")
-                return
+                self._counters.add("vip_refused", self.interface)
+                return str(error)
         for vip in self._held():
             try:
                 self._journal.record(Undo("address", (self.interface, str(vip))))
                 add_address(self.interface, vip, lifetime_s=self._lifetime_s)
             except SystemRefused as error:
-                self._refused(error, f"take the VIP {vip.ip}")
+                self._counters.add("vip_refused", self.interface)
+                refused.append(str(error))
+        return "; ".join(refused)
 
     def renew(self) -> None:
         """Keep the addresses for another lifetime."""
@@ -79,7 +85,8 @@ class AddressHolder:
             try:
                 add_address(self.interface, vip, lifetime_s=self._lifetime_s)
             except SystemRefused as error:
-                self._refused(error, f"keep the VIP {vip.ip}")
+                self._counters.add("vip_refused", self.interface)
+                self.log.critical("cannot keep the VIP {vip}: {error}", vip=vip.ip, error=error)
 
     def release(self) -> None:
         """Have the addresses no longer. Idempotent."""
@@ -88,20 +95,18 @@ class AddressHolder:
                 self._journal.undo(Undo("address", (self.interface, str(vip))))
                 remove_address(self.interface, vip)
             except SystemRefused as error:
-                self._refused(error, f"give up the VIP {vip.ip}")
+                self._counters.add("vip_refused", self.interface)
+                self.log.critical("cannot give up the VIP {vip}: {error}", vip=vip.ip, error=error)
         if self._mac:
             try:
                 self._journal.undo(Undo("macvlan", (self.interface,)))
                 remove_macvlan(self.interface)
             except SystemRefused as error:
-                self._refused(error, "give up the virtual MAC address")
+                self._counters.add("vip_refused", self.interface)
+                self.log.critical("cannot give up the virtual MAC address: {error}", error=error)
 
     def _held(self) -> tuple[IPv4Interface | IPv6Interface, ...]:
         if not self._mac:
             return self._vips
         # As single addresses: a network on this interface too would be a second route to it.
         return tuple(ip_interface(f"{vip.ip}/{vip.max_prefixlen}") for vip in self._vips)
-
-    def _refused(self, error: SystemRefused, what: str) -> None:
-        self._counters.add("vip_refused", self.interface)
-        self.log.critical("cannot {what}: {error}", what=what, error=error)

@@ -39,6 +39,9 @@ LINGER_S = 0.5
 #: Seconds between a stranger's claim on an address of ours and our verdict: its advertisement may come behind it.
 JUDGE_S = 0.5
 DUPLICATE = Condition("duplicate address")
+ADDRESSES = Condition("addresses")
+#: Seconds after which a node that could not take the addresses may try again.
+RETRY_S = 10.0
 
 
 class RouterOnNode:
@@ -108,6 +111,7 @@ class RouterOnNode:
         self._announcing: list[IDelayedCall] = []
         self._asking: list[IDelayedCall] = []
         self._judging: IDelayedCall | None = None
+        self._trying: IDelayedCall | None = None
         own_macs = [holder.mac, virtual_mac(spec.version, spec.router_id)]
         self._watch = DuplicateWatch(addresses=self._addresses, ours=own_macs) if detect_duplicates else None
         self._renewals = LoopingCall(holder.renew)
@@ -137,7 +141,7 @@ class RouterOnNode:
         if self._lingering is not None:
             self._lingering.cancel()
             self._let_go()
-        calls = [self._wake, self._judging, *self._announcing, *self._asking]
+        calls = [self._wake, self._judging, self._trying, *self._announcing, *self._asking]
         for call in calls:
             if call is not None and call.active():
                 call.cancel()
@@ -179,6 +183,10 @@ class RouterOnNode:
         self._perform(effects)
         return bool(effects)
 
+    def has(self, address: Address) -> bool:
+        """Is ``address`` one of this router's?"""
+        return address in self._addresses
+
     def status(self) -> dict[str, object]:
         """What the console shows."""
         machine = self.machine
@@ -216,7 +224,7 @@ class RouterOnNode:
     def claimed(self, claim: Claim, members: Iterable[bytes]) -> None:
         """Somebody claims an address on the segment."""
         now = self._seconds()
-        if self._watch is None or claim.address not in self._addresses:
+        if self._watch is None:
             return
         self._watch.know(members)
         if self.machine.state is State.BACKUP and self.machine.owner is not None:
@@ -331,15 +339,22 @@ class RouterOnNode:
             self._lingering = None
         self.transitions += 1
         self._since = now
-        self._holder.take()
+        refused = self._holder.take()
         self.forwards = True
         self._changed()
+        if refused:
+            # An owner without its addresses would keep the others from having them.
+            self._trying = self._reactor.callLater(0, self._could_not_take, refused)
         # From the last word of the owner before us until packets for the addresses are ours.
         self.takeover_s = None if self._owner_heard is None else self._seconds() - self._owner_heard
         self._owner_heard = None
         self._renewals.start(RENEW_S, now=False)
         self._refreshes.start(self._refresh_s, now=False)
         self.log.info("owner of {vips} now: this node is their scheduler", vips=self._names)
+
+    def _could_not_take(self, why: str) -> None:
+        self.report(ADDRESSES, False, why)
+        self._trying = self._reactor.callLater(RETRY_S, self.report, ADDRESSES, True)
 
     def _release(self) -> None:
         self.transitions += 1

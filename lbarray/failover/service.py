@@ -279,11 +279,7 @@ class FailoverService(Service):
 
     def routers_of(self, vip: Address | None) -> list[RouterOnNode]:
         """The router that has ``vip``, if there is one; all routers without a ``vip``."""
-        return [
-            router
-            for router in self.routers.values()
-            if vip is None or any(vip == held.ip for held in router.spec.vips)
-        ]
+        return [router for router in self.routers.values() if vip is None or router.has(vip)]
 
     @property
     def active(self) -> tuple[Address, ...]:
@@ -319,7 +315,8 @@ class FailoverService(Service):
 
     def _claimed(self, claim: Claim) -> None:
         for router in self.routers.values():
-            router.claimed(claim, self._members())
+            if router.has(claim.address):
+                router.claimed(claim, self._members())
 
     def _link_changed(self, now: Link | None) -> None:
         if now is None:

@@ -41,10 +41,12 @@ class Holder:
 
     def __init__(self) -> None:
         self.held = False
+        self.refuses = ""
         self.renewed = 0
 
-    def take(self) -> None:
-        self.held = True
+    def take(self) -> str:
+        self.held = not self.refuses
+        return self.refuses
 
     def renew(self) -> None:
         self.renewed += 1
@@ -222,6 +224,15 @@ class ConditionTests(RouterCase):
         said = len(self.sent)
         self.it.report(self.SCRIPT, False, "disk full")
         self.assertEqual(len(self.sent), said)
+
+    def test_addresses_that_cannot_be_had(self) -> None:
+        """When the kernel refuses, the others may have them at once; after a while it is tried again."""
+        self.holder.refuses = "cannot add 192.0.2.100/24 to eth0"
+        self.clock.pump([0.25] * 16)
+        self.assertEqual((self.priorities()[-1], self.it.status()["state"]), (0, "unfit"))
+        self.holder.refuses = ""
+        self.clock.pump([0.5] * 40)
+        self.assertTrue(self.holder.held)
 
     def test_unfit_from_the_start(self) -> None:
         """A node that starts unfit takes nothing before it is fit."""

@@ -139,7 +139,8 @@ class ConditionTests(ArrayCase):
     """What a node knows of itself."""
 
     def test_cable_script_and_noise(self) -> None:
-        """Bad packets, a failing script and a pulled cable: each does what it should, and no more."""
+        """Bad packets, a failing script, a stolen packet program and a pulled cable: each does what it should, and no
+        more."""
         need_namespaces()
 
         def edit(text: str) -> str:
@@ -161,6 +162,12 @@ class ConditionTests(ArrayCase):
             array.wait_owner_of((VIP,), "a")
             (array.folder / "well").touch()
             wait_for(lambda: router(array, "a").get("priority") == 150, "the priority to be as before", 5)
+        with self.subTest("plane"):
+            a = array.host("a")
+            self.assertIn("bpf", a.run("tc", "filter", "show", "dev", "eth0", "ingress"))
+            a.run("tc", "filter", "del", "dev", "eth0", "ingress")
+            wait_for(lambda: "bpf" in a.run("tc", "filter", "show", "dev", "eth0", "ingress"), "the program", 5)
+            array.wait_owner_of((VIP,), "a")
         with self.subTest("cable"):
             array.network.link("a", False)
             # The switch cannot be asked through a pulled cable, so the node itself is.
