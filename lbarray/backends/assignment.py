@@ -25,7 +25,7 @@ class PoolService:
 
     :param seconds: the clock.
     :param later: ``later(delay_s, call)``, cancellable.
-    :param changed: ``changed(pool, member)``: its health or circuit has changed.
+    :param changed: ``changed(pool, member, health)``: its health, or else its circuit, has changed.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class PoolService:
         *,
         seconds: Callable[[], float],
         later: Callable[[float, Callable[[], None]], Any],
-        changed: Callable[[Pool, Member], None],
+        changed: Callable[[Pool, Member, bool], None],
         counted: Callable[[str, str], None],
     ) -> None:
         self.seconds = seconds
@@ -240,12 +240,12 @@ class Assignment:
             self._ready = None
             self.refuse(QueueTimeout("the client has gone"))
             return
-        changed = pool.end(member, outcome, self._latency_s, service.seconds)
-        if outcome is Outcome.CONNECT_FAILED and member.health.state is BackendState.UP:
-            # Traffic is a probe as well: who takes no connection need not be asked three more times.
-            changed = member.health.saw(Seen(False, "took no connection"), service.seconds()) or changed
-        if changed:
-            service.changed(pool, member)
+        if pool.end(member, outcome, self._latency_s, service.seconds):
+            service.changed(pool, member, False)
+        refused = outcome is Outcome.CONNECT_FAILED and member.health.state is BackendState.UP
+        # Traffic is a probe as well: who takes no connection need not be asked three more times.
+        if refused and member.health.saw(Seen(False, "took no connection"), service.seconds()):
+            service.changed(pool, member, True)
 
     def another(self, unsent: bool = False) -> Assignment | None:
         pool, member = self._pool, self._member

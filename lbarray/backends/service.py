@@ -257,20 +257,24 @@ class BackendsService(Service):
             pool.recovers(member, now)
             if pool.ejector is not None and pool.ejector.recovered(member, now):
                 member.set_limit()
-        self._changed(pool, member)
+        self._health_changed(pool, member)
 
-    def _changed(self, pool: Pool, member: Member) -> None:
-        """Health or circuit of ``member`` is not what it was."""
-        now = self._reactor.seconds()
+    def _changed(self, pool: Pool, member: Member, health: bool) -> None:
+        """A request has changed the health of ``member``, or else its circuit."""
+        if health:
+            self._health_changed(pool, member)
+        else:
+            pool.refresh()
+            self._circuit_changed(pool, member, self._reactor.seconds())
+
+    def _health_changed(self, pool: Pool, member: Member) -> None:
         pool.refresh()
         health = member.health
         if not health.serves:
             member.idle.close_all()
             self.log.warn("back end {backend} is down: {said}", backend=str(member.address), said=health.last.said)
-        elif member.circuit.state is CircuitState.CLOSED and health.since == now:
-            self.log.info("back end {backend} is up: {said}", backend=str(member.address), said=health.last.said)
         else:
-            self._circuit_changed(pool, member, now)
+            self.log.info("back end {backend} is up: {said}", backend=str(member.address), said=health.last.said)
         self._tell({"what": "health", **self._of(pool, member)})
 
     def _circuit_changed(self, pool: Pool, member: Member, now: float) -> None:

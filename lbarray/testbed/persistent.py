@@ -26,8 +26,25 @@ KINDS = {
 }
 
 
+_NARROW = """
+[pools.narrow]
+queue = 100
+queue_timeout = "5s"
+check = {{ kind = "tcp", interval = "300ms", rise = 1 }}
+[pools.narrow.backends]
+{backends}
+[[routes]]
+path = "/narrow/"
+pool = "narrow"
+rewrite = {{ prefix = "/" }}
+"""
+
+
 def with_pools(text: str) -> str:
-    """The testbed's configuration with a pool for each kind of persistence, and routes of every kind."""
+    """The testbed's configuration with a pool for each kind of persistence, a narrow one, and routes of every kind."""
+    narrow = "\n".join(
+        f'{name} = {{ address = "{address}:80", max_requests = 1 }}' for name, address in list(BACKENDS.items())[:1]
+    )
     backends = "\n".join(f'{name} = {{ address = "{address}:80" }}' for name, address in BACKENDS.items())
     more = "".join(
         _ROUTES.format(name=name, persistence=persistence, backends=backends) for name, persistence in KINDS.items()
@@ -35,6 +52,7 @@ def with_pools(text: str) -> str:
     return (
         text
         + more
+        + _NARROW.format(backends=narrow)
         + """
 [[routes]]
 path = "/moved"

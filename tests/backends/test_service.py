@@ -123,6 +123,18 @@ class AssignTests(ServiceCase):
         self.assertEqual(status["web"]["w2"]["circuit"], "open")
         self.assertEqual(self.counters.get("ejections", "web"), 1)
 
+    def test_first_look_is_no_recovery(self) -> None:
+        """A back end that is seen for the first time has its whole part at once; one that was down grows into it."""
+        self.start('check = { kind = "tcp", fall = 1, rise = 1 }\nslow_start = "10s"')
+        pool = self.service.pools["web"]
+        one = pool.members["w1"]
+        self.service.saw(pool, one, GOOD)
+        self.assertEqual(one.share, 1.0)
+        self.service.saw(pool, one, BAD)
+        self.clock.advance(1.0)
+        self.service.saw(pool, one, GOOD)
+        self.assertEqual(one.share, 0.1)
+
 
 class QueueTests(ServiceCase):
     """Requests that wait."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+import sys
 import threading
 import time
 from collections import Counter
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -70,6 +72,36 @@ class BalancingTests(SynchronousTestCase):
         # Three nodes: a third of the results are own looks, and a few more for each node's own eyes.
         self.assertLess(looks() - looked, 0.7 * (seen() - heard))
 
+    def lbarray(self, *arguments: str) -> str:
+        """The command line on node a."""
+        socket = f"{self.it.folder}/state/a.sock"
+        return self.it.host("a").run(sys.executable, "-m", "lbarray", *arguments, "--socket", socket)
+
+    def member(self, node: str, name: str) -> dict[str, Any]:
+        status = self.it.status(node)
+        found: dict[str, Any] = status["pools"]["web"].get(name, {}) if status else {}
+        return found
+
+    def test_2_changed_by_command(self) -> None:
+        """A back end is weighed, removed and added again at one node, and all nodes do it."""
+        nodes = list(self.it.nodes)
+        self.lbarray("weigh", "web/w2", "7")
+        wait_for(lambda: all(self.member(node, "w2")["weight"] == 7 for node in nodes), "the weight everywhere", 5, 0.1)
+        self.lbarray("remove", "web/w2")
+        wait_for(lambda: not any(self.member(node, "w2") for node in nodes), "w2 to be gone everywhere", 5, 0.1)
+        welcomes = self.it.visit(visits(*[Visit("/small")] * 30))
+        self.assertEqual({welcome.backend for welcome in welcomes}, {"w1", "w3"})
+        said = self.lbarray("add", "web/w2", f"{BACKENDS['w2']}:80")
+        self.assertIn("is added at", said)
+        wait_for(lambda: all(self.member(node, "w2").get("state") == "up" for node in nodes), "w2 everywhere", 5, 0.1)
+
+    def test_2_queue(self) -> None:
+        """One back end that takes one request at a time from each node: all others wait, and all are answered."""
+        welcomes = self.it.visit(visits(*[Visit("/narrow/small")] * 600, connections=24))
+        self.assertEqual({(welcome.status, welcome.backend) for welcome in welcomes}, {(200, "w1")})
+        found = [self.it.status(node) for node in self.it.nodes]
+        self.assertGreater(sum(status["counters"].get("queued", {}).get("narrow", 0) for status in found if status), 0)
+
     def test_3_back_end_dies_under_load(self) -> None:
         """500 requests a second while a back end is killed: those that may be repeated are, and none fails."""
         them = visits(*[Visit("/small")] * 2000, connections=24, rate=500.0, patience_s=0.0)
@@ -94,7 +126,8 @@ class BalancingTests(SynchronousTestCase):
         found = set()
         for node in self.it.nodes:
             status = self.it.status(node)
-            found |= {members[backend]["state"] for members in status["pools"].values()} if status else {"?"}
+            pools = status["pools"].values() if status else [{backend: {"state": "?"}}]
+            found |= {members[backend]["state"] for members in pools if backend in members}
         return found
 
     def test_4_node_dies(self) -> None:
