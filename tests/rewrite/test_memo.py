@@ -83,6 +83,17 @@ class RememberingTests(SynchronousTestCase):
                 length = next(at for at in range(len(wanted) + 1) if out[: at + 1] != wanted[: at + 1])
                 self.assertNotIn(b"https://cdn.example", out[length:])
 
+    def test_part_of_another_tag(self) -> None:
+        """When what left is part of a tag that turns out to need a change, the page goes on as it came."""
+        memo = Memo(1 << 20)
+        start = b"<script src='/static/y' "
+        pages = (start + b"integrity=a></script>", start + b"defer></script><img src=/static/z>")
+        for page in pages:
+            body = Remembering(memo, "key", source(HtmlRewriter, b""), coded=False, counters=Counters())
+            out = [body.feed(start), body.feed(page[len(start) :]), body.finish()]
+        self.assertEqual(out[0], start)
+        self.assertEqual(b"".join(out), pages[1])
+
 
 class MemoTests(SynchronousTestCase):
     """What is kept."""

@@ -148,6 +148,7 @@ class ReferenceTests(SynchronousTestCase):
         for written, meant in (
             (b"/x?a=1&amp;b=2", b"/x?a=1&b=2"),
             (b"/x?a&copy=1", b"/x?a&copy=1"),
+            (b"/x?a&copy=&b", b"/x?a&copy=&b"),
             (b"/x?a&copy", b"/x?a\xa9"),
             (b"/x?a&copyx", b"/x?a&copyx"),
             (b"&#x2F;x&#47", b"/x/"),
