@@ -18,7 +18,6 @@ from lbarray.config.model import Config
 from lbarray.node.backend_parts import make_backends
 from lbarray.node.worker_parts import listener_specs, make_rewriting, make_worker
 from lbarray.telemetry.counters import Counters
-from lbarray.telemetry.logs import LogLines, json_line, text_line
 from lbarray.values import HashBy, ServiceId
 from lbarray.worker.processes.child import ChildEnd
 from lbarray.worker.processes.parent import Offered, WorkerProcesses
@@ -109,10 +108,6 @@ class ChildParts:
         self, *, reactor: Any, place: int, instructions: Instructions, sockets: Sequence[socket.socket]
     ) -> None:
         config = instructions.config
-        line = json_line if config.log.format == "json" else text_line
-        globalLogBeginner.beginLoggingTo(
-            [LogLines(sys.stdout, line=line, least=config.log.level)], redirectStandardIO=False
-        )
         self.counters = Counters()
         # The node process asks the back ends how they are, and tells.
         unwatched = attrs.evolve(
@@ -142,6 +137,8 @@ class ChildParts:
             reopen=self.worker.reopen_logs,
         )
         self.backends.subscribe(self.end.tell)
+        observer: Any = self.end.say
+        globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
 
     def _start(self) -> None:
         self.backends.startService()

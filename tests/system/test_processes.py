@@ -118,6 +118,9 @@ class ProcessTests(SynchronousTestCase):
         second = wait_for(lambda: self.ready(0, first[0]), "the killed one to be replaced")
         self.assertIn(first[1], second)
         self.assertEqual(self.status()["counters"]["worker_processes_ended"]["crashed"], 1)
+        log = (self.folder / "log").read_text()
+        self.assertIn("worker process", log)
+        self.assertIn("signal 9", log)
 
         command = ["lbarray", "workers", "replace", "--socket", str(self.folder / "lbarray.sock")]
         subprocess.run([twistd()[0], "-m", *command], check=True, stdout=subprocess.DEVNULL)

@@ -8,17 +8,30 @@ from typing import Any
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel, formatEvent
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 
 from lbarray.errors import ArrayError
-from lbarray.worker.processes.commands import Changes, Pieces, Ready, Refused, Reload, Reopen, Report, Stop, chunks
+from lbarray.worker.processes.commands import (
+    Changes,
+    Pieces,
+    Ready,
+    Refused,
+    Reload,
+    Reopen,
+    Report,
+    Said,
+    Stop,
+    chunks,
+)
 
 __all__ = ["REPORT_S", "ChildEnd", "ChildFactory"]
 
 #: Seconds between reports; a process that has sent none for much longer is hung.
 REPORT_S = 0.5
+#: Letters of one event, with its traceback: AMP takes 65,535 octets.
+_TEXT_LIMIT = 12_000
 
 
 class ChildEnd(amp.AMP):
@@ -53,11 +66,15 @@ class ChildEnd(amp.AMP):
         self._pieces = Pieces()
         self._stopping = False
         self._gone = False
+        self._unsaid: list[dict[str, str]] = []
         self._reports = LoopingCall(self._send_report)
         self._reports.clock = reactor
 
     def connectionMade(self) -> None:
         super().connectionMade()
+        unsaid, self._unsaid = self._unsaid, []
+        for said in unsaid:
+            self.callRemote(Said, **said)
         try:
             self._start()
         except ArrayError as error:
@@ -66,6 +83,19 @@ class ChildEnd(amp.AMP):
             return
         self.callRemote(Ready)
         self._reports.start(REPORT_S)
+
+    def say(self, event: Any) -> None:
+        """An event for the log (``ILogObserver``): what only interests a debugger stays here."""
+        level = event.get("log_level", LogLevel.info)
+        if level < LogLevel.info or self._gone:
+            return
+        failure = event.get("log_failure")
+        text = formatEvent(event) + ("\n" + failure.getTraceback() if failure is not None else "")
+        said = {"level": level.name, "namespace": str(event.get("log_namespace", "")), "text": text[:_TEXT_LIMIT]}
+        if self.transport is None:
+            self._unsaid.append(said)
+        else:
+            self.callRemote(Said, **said)
 
     def _send_report(self) -> None:
         for arguments in chunks(self._report()):

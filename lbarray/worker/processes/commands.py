@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.protocols import amp
 
-__all__ = ["Changes", "Pieces", "Ready", "Refused", "Reload", "Reopen", "Report", "Stop", "chunks"]
+__all__ = ["Changes", "Pieces", "Ready", "Refused", "Reload", "Reopen", "Report", "Said", "Stop", "chunks"]
 
 #: AMP's limit for a value is 65,535 octets.
 _CHUNK = 60_000
@@ -32,6 +32,13 @@ class Report(amp.Command):
     """Worker to node: a piece of its report; see :func:`chunks`."""
 
     arguments = [(b"piece", amp.String()), (b"last", amp.Boolean())]
+    requiresAnswer = False
+
+
+class Said(amp.Command):
+    """Worker to node: a line for the log, which only the node process writes."""
+
+    arguments = [(b"level", amp.Unicode()), (b"namespace", amp.Unicode()), (b"text", amp.Unicode())]
     requiresAnswer = False
 
 

@@ -9,10 +9,22 @@ from typing import Any
 
 from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
 from twisted.internet.protocol import Factory, ProcessProtocol
+from twisted.logger import Logger, LogLevel
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 
-from lbarray.worker.processes.commands import Changes, Pieces, Ready, Refused, Reload, Reopen, Report, Stop, chunks
+from lbarray.worker.processes.commands import (
+    Changes,
+    Pieces,
+    Ready,
+    Refused,
+    Reload,
+    Reopen,
+    Report,
+    Said,
+    Stop,
+    chunks,
+)
 
 __all__ = ["WorkerProcess"]
 
@@ -42,6 +54,13 @@ class _ParentEnd(amp.AMP):
         value = self._reports.add(piece, last)
         if value is not None:
             self._process.reported(value)
+        return {}
+
+    @Said.responder
+    def said(self, level: str, namespace: str, text: str) -> dict[str, object]:
+        Logger(namespace=namespace).emit(
+            LogLevel.levelWithName(level), "worker process {place}: {text}", place=self._process.place, text=text
+        )
         return {}
 
     @Changes.responder
