@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from lbarray.http.events import Fields
@@ -56,19 +57,19 @@ _KINDS = {
     b"via": VIA_FIELD,
 }
 
+
 # By the name as it is spelled: clients spell the same few names, and one look is cheaper than lower() and a look.
-_spelled: dict[bytes, int] = {}
-_SPELLED_LIMIT = 4096
-
-
-def kind_of(name: bytes) -> int:
-    """One of the numbers above, for a name of any case."""
-    kind = _spelled.get(name)
-    if kind is None:
+class _Spelled(dict[bytes, int]):
+    def __missing__(self, name: bytes) -> int:
         kind = _KINDS.get(name.lower(), ORDINARY)
-        if len(_spelled) < _SPELLED_LIMIT and len(name) < 64:
-            _spelled[name] = kind
-    return kind
+        if len(self) < _SPELLED_LIMIT and len(name) < 64:
+            self[name] = kind
+        return kind
+
+
+_SPELLED_LIMIT = 4096
+#: One of the numbers above, for a name of any case.
+kind_of: Callable[[bytes], int] = _Spelled().__getitem__
 
 
 # RFC 9110 §6.5.1: nothing that says where a message ends, where it goes, who asks, or how its content is read.

@@ -16,6 +16,8 @@ __all__ = ["ResponseParser", "ResponseSink"]
 
 #: Octets of content still to come from which on they are passed by llhttp.
 _DIRECT = 16384
+#: What most back ends say in ``Connection``; it names no field.
+_KEEP_ALIVE = [b"keep-alive"]
 
 
 class ResponseSink(Protocol):
@@ -48,6 +50,7 @@ class ResponseParser:
     """
 
     __slots__ = (
+        "_counting",
         "_delimited",
         "_direct",
         "_expecting",
@@ -92,6 +95,7 @@ class ResponseParser:
         self._quiet = 0
         self._left = 0
         self._direct = False
+        self._counting = False
         self._tail = b""
         self._persistent = True
         self.begun = False
@@ -116,7 +120,10 @@ class ResponseParser:
         if self._direct:
             self._content(data)
             return
-        self._quiet += len(data)
+        size = len(data)
+        self._quiet += size
+        # What is read in one piece below the limit holds no head above it.
+        self._counting = self._head_octets + size > self._limits.max_head
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -188,8 +195,9 @@ class ResponseParser:
         self._reason_phrase += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._size += len(name) + len(value) + 4
         kind = kind_of(name)
+        if self._counting or not self._in_head:
+            self._size += len(name) + len(value) + 4
         if not self._in_head:
             if self._size > self._limits.max_head or len(self._trailers) >= self._limits.max_fields:
                 raise self._too_large()
@@ -231,7 +239,7 @@ class ResponseParser:
                     self._persistent = False
             elif kind == known.UPGRADE:
                 upgrade = value
-        if connection:
+        if connection and connection != _KEEP_ALIVE:
             fields = without_named(fields, connection)
         head = ResponseHead(status, fields, version, self._reason_phrase)
         head.has_length = has_length
