@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lbarray.backends.ejection import CircuitState
 from lbarray.backends.pool import NO_LIMIT, Member, Pool
 
 __all__ = ["member_status", "pool_status"]
@@ -16,6 +17,7 @@ def member_status(member: Member, now: float) -> dict[str, object]:
         "since_s": round(now - member.health.since, 1),
         "check": member.health.last.said,
         "circuit": circuit.state.value,
+        "ejected": int(circuit.state is CircuitState.OPEN),
         "ejected_for": circuit.why,
         "weight": member.weight,
         "share": round(member.share, 2),

@@ -109,9 +109,9 @@ class ChildParts:
     ) -> None:
         config = instructions.config
         self.counters = Counters()
-        # The node process asks the back ends how they are, and tells.
+        # The node process asks the back ends how they are, and where, and tells.
         unwatched = attrs.evolve(
-            config, pools={name: attrs.evolve(pool, check=None) for name, pool in config.pools.items()}
+            config, pools={name: attrs.evolve(pool, check=None, discover=None) for name, pool in config.pools.items()}
         )
         self.backends = make_backends(
             reactor=reactor, config=unwatched, secret=instructions.secret, counters=self.counters
@@ -155,5 +155,6 @@ class ChildParts:
             "connections": self.worker.connections,
             "services": self.worker.status(),
             "pools": self.backends.status(),
+            "balancing": self.backends.load_status(),
             "counters": list(self.counters),
         }

@@ -41,7 +41,7 @@ def node_view(node: NodeService) -> NodeView:
             if part is not None:
                 there[key] = part.status
         if node.backends is not None:
-            there["balancing"] = node.backends.load_status
+            there["balancing"] = lambda: balancing_status(node)
             there["pools"] = lambda: pools_status(node)
         if isinstance(node.worker, WorkerProcesses):
             there["workers"] = node.worker.processes_status
@@ -69,6 +69,20 @@ def pools_status(node: NodeService) -> dict[str, object]:
             for name, sums in members.items():
                 if isinstance(own, dict) and name in own:
                     own[name].update(sums)
+                    if sums["ejected"]:  # each process has a circuit of its own; one that is open is worth seeing
+                        own[name]["circuit"] = "open"
+    return status
+
+
+def balancing_status(node: NodeService) -> dict[str, object]:
+    """The pools as a whole, with what worker processes have in hand."""
+    assert node.backends is not None
+    status = node.backends.load_status()
+    if isinstance(node.worker, WorkerProcesses):
+        for pool, sums in node.worker.balancing().items():
+            own = status.get(pool)
+            if isinstance(own, dict):
+                own.update(sums)
     return status
 
 

@@ -20,7 +20,7 @@ from lbarray.telemetry.counters import Counters
 from lbarray.values import Load, ServiceId
 from lbarray.worker.listeners import listening_socket
 from lbarray.worker.processes.process import WorkerProcess
-from lbarray.worker.processes.sums import add_counters, sum_pools, sum_services
+from lbarray.worker.processes.sums import add_counters, sum_balancing, sum_pools, sum_services
 from lbarray.worker.steering import steer_by_client
 
 __all__ = ["Offered", "WorkerProcesses"]
@@ -366,6 +366,10 @@ class WorkerProcesses(Service):
     def pools(self) -> dict[str, dict[str, dict[str, int]]]:
         """What the processes did with each back end, by pool and name."""
         return sum_pools(self._reports)
+
+    def balancing(self) -> dict[str, dict[str, int]]:
+        """What the processes have in hand and waiting, by pool."""
+        return sum_balancing(self._reports)
 
     def processes_status(self) -> dict[str, object]:
         """The processes themselves."""

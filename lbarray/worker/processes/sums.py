@@ -7,10 +7,11 @@ from typing import Any
 
 from lbarray.telemetry.counters import Counters
 
-__all__ = ["add_counters", "sum_pools", "sum_services"]
+__all__ = ["add_counters", "sum_balancing", "sum_pools", "sum_services"]
 
 #: Of a back end's status, what adds up; the rest is the node process's own.
-_OF_BACKENDS = ("outstanding", "requests", "failures", "idle")
+_OF_BACKENDS = ("outstanding", "requests", "failures", "idle", "ejected")
+_OF_POOLS = ("outstanding", "queued", "requests", "retries")
 
 
 def add_counters(counters: Counters, report: Mapping[str, Any], before: Mapping[str, Any]) -> None:
@@ -49,4 +50,15 @@ def sum_pools(reports: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[
                 sums = whole.setdefault(pool, {}).setdefault(name, dict.fromkeys(_OF_BACKENDS, 0))
                 for key in _OF_BACKENDS:
                     sums[key] += member.get(key, 0)
+    return whole
+
+
+def sum_balancing(reports: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """Requests in hand, waiting, begun and repeated of each pool."""
+    whole: dict[str, dict[str, int]] = {}
+    for report in reports:
+        for name, pool in report.get("balancing", {}).items():
+            sums = whole.setdefault(name, dict.fromkeys(_OF_POOLS, 0))
+            for key in _OF_POOLS:
+                sums[key] += pool.get(key, 0)
     return whole

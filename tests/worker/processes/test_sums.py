@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from lbarray.telemetry.counters import Counters
 from lbarray.worker.processes.commands import Pieces, chunks
-from lbarray.worker.processes.sums import add_counters, sum_pools, sum_services
+from lbarray.worker.processes.sums import add_counters, sum_balancing, sum_pools, sum_services
 
 
 class SumTests(SynchronousTestCase):
@@ -35,7 +35,15 @@ class SumTests(SynchronousTestCase):
         member = {"requests": 2, "failures": 0, "outstanding": 1, "idle": 4, "state": "up"}
         report = {"pools": {"web": {"w1": member}}}
         self.assertEqual(
-            sum_pools([report, report]), {"web": {"w1": {"requests": 4, "failures": 0, "outstanding": 2, "idle": 8}}}
+            sum_pools([report, report]),
+            {"web": {"w1": {"requests": 4, "failures": 0, "outstanding": 2, "idle": 8, "ejected": 0}}},
+        )
+
+    def test_balancing(self) -> None:
+        """By pool: what is in hand and waiting; limits and names do not add up."""
+        report = {"balancing": {"web": {"outstanding": 1, "queued": 2, "requests": 3, "retries": 0, "fit": 3}}}
+        self.assertEqual(
+            sum_balancing([report, report]), {"web": {"outstanding": 2, "queued": 4, "requests": 6, "retries": 0}}
         )
 
     def test_any_size(self) -> None:
