@@ -27,6 +27,8 @@ from lbarray.values import Address, NodeReport
 
 __all__ = ["MembershipService"]
 
+#: So often a node that has just started looks whether it is its own key that is wrong. Later it is the others' fault.
+FIRST_LOOKS = 4
 #: Heartbeat intervals after which a node has heard everybody, also when one heartbeat was lost.
 SETTLE_INTERVALS = 2.5
 #: Seconds between two complaints about the same peer and cause.
@@ -99,6 +101,7 @@ class MembershipService(Service):
         self._loop.clock = reactor
         self._lost: IDelayedCall | None = None
         self._first_look: IDelayedCall | None = None
+        self._looks = 0
         self._settling: IDelayedCall | None = None
         self._wrong_keys: set[str] = set()
         self._gave_up = False
@@ -216,7 +219,13 @@ class MembershipService(Service):
 
     def _look_around(self) -> None:
         self._first_look = None
-        if self._wrong_keys and not self._counters.total("heartbeats"):
+        self._looks += 1
+        if self._counters.total("heartbeats"):
+            return
+        if not self._wrong_keys and self._looks < FIRST_LOOKS:
+            # Nothing at all was heard: on a busy machine that takes its time.
+            self._first_look = self._reactor.callLater(self.table.lost_after_s, self._look_around)
+        elif self._wrong_keys:
             peers = ", ".join(sorted(self._wrong_keys))
             self._gave_up = True
             self._alone_with_wrong_key(

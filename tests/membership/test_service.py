@@ -11,6 +11,7 @@ from twisted.internet.defer import succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from lbarray.errors import SystemRefused
 from lbarray.membership.channel import ArrayChannel
 from lbarray.membership.datagram import DatagramCodec
 from lbarray.membership.service import MembershipService
@@ -151,6 +152,47 @@ class ServiceTests(SynchronousTestCase):
         self.assertTrue(alone.service.settled)
         alone.service.stopService()
         self.assertFalse(alone.service.settled)
+
+    def alone(self, heard_after_s: float) -> list[SystemRefused]:
+        """What a node with another key gives up for; the others are heard from some time on."""
+        segment = Segment()
+        other = Segment()
+        _, speaker = array(other, "a", "b")
+        gave_up: list[SystemRefused] = []
+        report = NodeReport(name="a", address=IPv4Address("192.0.2.1"), incarnation=1)
+        alone = MembershipService(
+            reactor=segment,
+            name="a",
+            bind=report.address,
+            port=4780,
+            peers={"b": speaker.report.address},
+            codec=DatagramCodec(secret=b"another", array_name="shop"),
+            interval_s=0.5,
+            lost_after=4,
+            report=lambda: report,
+            counters=Counters(),
+            alone_with_wrong_key=gave_up.append,
+            wall_clock=segment.seconds,
+        )
+        alone.startService()
+        for _ in range(60):
+            segment.advance(0.5)
+            if segment.seconds() >= heard_after_s and alone.running:
+                datagram = next(record[2] for record in other.recorded if record[0] == "192.0.2.2")
+                segment.send("192.0.2.2", "192.0.2.1", datagram)
+        alone.stopService()
+        self.assertEqual(segment.getDelayedCalls(), [])
+        return gave_up
+
+    def test_wrong_key(self) -> None:
+        """A node that starts and hears only another key gives up, also when it hears it late."""
+        for heard_after_s in (0.0, 3.0):
+            (error,) = self.alone(heard_after_s)
+            self.assertIn("wrong", str(error))
+
+    def test_strangers_key(self) -> None:
+        """Who has run alone for a while does not give up because of one that comes with a wrong key."""
+        self.assertEqual(self.alone(15.0), [])
 
     def test_nothing_is_left(self) -> None:
         """Stopped services leave no timer and no port."""
