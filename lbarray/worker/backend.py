@@ -92,7 +92,8 @@ class IdleLifetimes:
         """A back end closed a connection that had been idle for so long."""
         known = self._seconds.get(place)
         if known is not None and seconds > known:
-            seconds = known + 0.25 * (seconds - known)
+            # Slowly: a busy worker notices an end late, and the next one is not later for that.
+            seconds = known + 0.05 * (seconds - known)
         self._seconds[place] = seconds
 
     def safe_s(self, place: tuple[str, int]) -> float:

@@ -35,7 +35,7 @@ class IdleLifetimeTests(SynchronousTestCase):
         self.assertEqual(lifetimes.safe_s(self.PLACE), 2.5)
         lifetimes.closed_after(self.PLACE, 0.01)
         self.assertEqual(lifetimes.safe_s(self.PLACE), 0.005)
-        for _ in range(30):
+        for _ in range(150):
             lifetimes.closed_after(self.PLACE, 5.0)
         self.assertAlmostEqual(lifetimes.safe_s(self.PLACE), 2.5, places=2)
 
