@@ -121,6 +121,11 @@ class Worker:
     :ivar connect_timeout: until a back end takes our connection.
     :ivar response_timeout: a back end's silence, or a client's that takes nothing more of its response.
     :ivar tunnel_timeout: silence of both sides after a switch of protocols.
+    :ivar max_connections: clients' connections at once in each process; more are refused, and idle ones make room
+        before that. 0, as in the next two: no limit.
+    :ivar client_connections: connections at once of one client address (of one /64 with IPv6).
+    :ivar client_requests: requests a second of one client address; beyond it, and beyond ``client_burst`` at once, the
+        answer is 429 with ``Retry-After``. Trusted hops are not limited, the clients that they tell of are.
     :ivar forwarded: how back ends are told of the client: ``x-forwarded`` (``X-Forwarded-For``, ``-Proto``,
         ``-Host``), ``forwarded`` (RFC 7239) or ``both``.
     :ivar trusted_hops: networks of proxies before us whose word on the client counts; all other clients'
@@ -140,6 +145,10 @@ class Worker:
     body_timeout: Seconds = 30.0
     body_rate: Annotated[int, between(0, 1 << 30)] = 100
     tunnel_timeout: Seconds = 3600.0
+    max_connections: Annotated[int, between(0, 10_000_000)] = 0
+    client_connections: Annotated[int, between(0, 10_000_000)] = 0
+    client_requests: Annotated[int, between(0, 10_000_000)] = 0
+    client_burst: Annotated[int, between(1, 10_000_000)] = 20
     forwarded: Annotated[str, one_of("x-forwarded", "forwarded", "both")] = "x-forwarded"
     trusted_hops: tuple[Interface, ...] = ()
     stop_grace: Seconds = 10.0

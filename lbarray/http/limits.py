@@ -20,6 +20,9 @@ class Limits:
     :ivar response_timeout_s: a back end's silence while we wait for it, or a client's that takes nothing more.
     :ivar body_timeout_s: the time over which a client's content must come at ``body_rate`` octets a second at least.
     :ivar tunnel_timeout_s: silence of both sides of a tunnel.
+    :ivar max_connections: clients' connections at once in this process; 0 for no limit, as in the next three.
+    :ivar client_connections: connections of one client address at once.
+    :ivar client_requests_per_s: requests of one client address. :ivar client_burst: so many at once.
     :ivar h2_streams: streams that one client of HTTP/2 may have open at once.
     :ivar h2_resets_per_s: streams that it may reset; ten seconds' worth at once.
     :ivar h2_control_per_s: its frames that carry nothing (PING, SETTINGS, PRIORITY, empty DATA, …); the same.
@@ -35,6 +38,10 @@ class Limits:
     body_timeout_s: float = 30.0
     body_rate: int = 100
     tunnel_timeout_s: float = 3600.0
+    max_connections: int = 0
+    client_connections: int = 0
+    client_requests_per_s: float = 0.0
+    client_burst: int = 20
     h2_streams: int = 100
     h2_resets_per_s: float = 20.0
     h2_control_per_s: float = 100.0

@@ -22,6 +22,7 @@ from lbarray.http.requests import RequestParser
 from lbarray.values import Outcome
 from lbarray.worker.backend import BackendConnection
 from lbarray.worker.client_h2 import Http2Connection
+from lbarray.worker.clients import Client
 from lbarray.worker.exchange import Exchange
 from lbarray.worker.peer import Peer
 from lbarray.worker.tunnel import Tunnel
@@ -76,12 +77,14 @@ class ClientConnection(Exchange, Protocol):
     As a producer it stands for the back end whose response goes to the client.
 
     :param factory: the :class:`~lbarray.worker.factory.ClientFactory` of its service.
+    :param client: whose connections and requests are counted; ``None`` where nothing is.
     """
 
     transport: Any
 
-    def __init__(self, factory: Any) -> None:
+    def __init__(self, factory: Any, client: Client | None = None) -> None:
         self.factory = factory
+        self.counted = client
         self.peer: Peer | None = None
         self.upload = _Upload(self)
         self._waiting: deque[_Waiting] = deque()
@@ -152,7 +155,9 @@ class ClientConnection(Exchange, Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._lost = True
         self._closing = True
-        self.factory.connections.discard(self)
+        factory = self.factory
+        factory.connections.discard(self)
+        factory.clients.left(self.counted)
         self._waiting.clear()
         if self._tunnel is not None:
             self._tunnel.close()
@@ -200,6 +205,8 @@ class ClientConnection(Exchange, Protocol):
         self._keep_alive = keep_alive and not self.factory.stopping
         self.lines = peer.lines(head)
         self.client_address = peer.address
+        if self.factory.clients.limits_requests:
+            self.asking = self.factory.clients.find(peer.address.host) if head.forwarded else self.counted
         self.begin(head)
 
     def answered_and_complete(self) -> None:
@@ -402,6 +409,13 @@ class ClientConnection(Exchange, Protocol):
         else:
             counters.add("timeouts", "idle")
             self._close()
+
+    @property
+    def idle(self) -> bool:
+        """No request is in hand, none has begun."""
+        if self._h2 is not None:
+            return not self._h2.streams
+        return self.request is None and not self._closing and self._tunnel is None and not self._parser.in_head
 
     def stop(self) -> None:
         """The node stops: idle connections end now, the others after the response in hand."""

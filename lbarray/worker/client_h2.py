@@ -401,6 +401,9 @@ class Http2Connection:
     def _begin(self, stream: Stream, head: RequestHead) -> None:
         stream.lines = self.peer.lines(head)
         stream.client_address = self.peer.address
+        clients = self.factory.clients
+        if clients.limits_requests:
+            stream.asking = clients.find(self.peer.address.host) if head.forwarded else self._front.counted
         stream.begin(head)
 
     def _data(self, event: DataReceived) -> None:

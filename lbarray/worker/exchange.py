@@ -14,6 +14,7 @@ from lbarray.http.heads import request_octets, trailer_octets
 from lbarray.telemetry.access_log import Record
 from lbarray.values import BackendAddress, ClientAddress, Outcome
 from lbarray.worker.backend import UNSENT_LIMIT, BackendConnection, BackendFactory
+from lbarray.worker.clients import Client
 from lbarray.worker.contents import FilteredContent
 from lbarray.worker.mirror import Mirror
 
@@ -42,6 +43,8 @@ class Exchange:
     lines = b""
     deadline = 0.0
 
+    #: Whose requests are counted against a limit; ``None`` where none is.
+    asking: Client | None = None
     request: RequestHead | None = None
     request_complete = False
     response_begun = False
@@ -85,6 +88,10 @@ class Exchange:
         self._began_s = now = factory.seconds()
         self.deadline = now + factory.limits.body_timeout_s
         self._window_octets = 0
+        if self.asking is not None and (wait_s := factory.clients.wait_s(self.asking, now)):
+            factory.counters.add("requests_refused", "rate")
+            self.answer(429, ((b"Retry-After", b"%d" % wait_s),))
+            return
         try:
             assignment = factory.requests.assign(factory.service_id, head, self.client_address)
         except BadInput as error:

@@ -15,10 +15,14 @@ from lbarray.telemetry.counters import Counters
 from lbarray.values import BackendAddress, ServiceId
 from lbarray.worker.backend import BackendConnection, IdleLifetimes
 from lbarray.worker.client import ClientConnection
+from lbarray.worker.clients import Clients
 from lbarray.worker.connector import Connector
 from lbarray.worker.settings import HttpSettings
 
 __all__ = ["ClientFactory"]
+
+#: Seconds that a connection may be idle while there are nearly as many as there may be.
+CROWDED_IDLE_S = 1.0
 
 
 class ClientFactory(ServerFactory):
@@ -29,6 +33,7 @@ class ClientFactory(ServerFactory):
     :param http: what its clients may do; the defaults if it is not given.
     :param node_name: tell in responses who made them; empty for not.
     :param connector: opens connections to back ends; plain ones if it is not given.
+    :param clients: those of all services of this process.
     :param access_log: has a line for each request. :param name: of the service, for the log.
     """
 
@@ -49,6 +54,7 @@ class ClientFactory(ServerFactory):
         lifetimes: IdleLifetimes | None = None,
         node_name: str = "",
         connector: Connector | None = None,
+        clients: Clients | None = None,
         access_log: AccessLog | None = None,
         name: str = "",
     ) -> None:
@@ -56,6 +62,7 @@ class ClientFactory(ServerFactory):
         self.access_log = access_log
         self.name = name
         self.connector = connector or Connector(reactor=reactor, counters=counters)
+        self.clients = clients or Clients(limits)
         self.seconds = reactor.seconds
         self.service_id = service_id
         self.tls = tls
@@ -98,7 +105,12 @@ class ClientFactory(ServerFactory):
         self.upgrades = frozenset(name.lower().encode() for name in http.upgrades)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        return ClientConnection(self)
+        host = getattr(addr, "host", "")
+        client, refused = self.clients.connected(host, exempt=self.forwarding.trusts(host))
+        if refused:
+            self.counters.add("connections_refused", refused)
+            return None
+        return ClientConnection(self, client)
 
     def backend_connection(self, backend: BackendAddress) -> BackendConnection:
         """A connection to this back end that is not open yet."""
@@ -110,3 +122,9 @@ class ClientFactory(ServerFactory):
         late = [connection for connection in self.connections if connection.deadline <= now]
         for connection in late:
             connection.timed_out()
+        if self.clients.crowded:
+            # Whoever waits for nothing makes room for whoever comes.
+            soon = now + self.limits.keepalive_timeout_s - CROWDED_IDLE_S
+            for connection in [each for each in self.connections if each.idle and each.deadline <= soon]:
+                self.counters.add("timeouts", "crowded")
+                connection.stop()

@@ -16,6 +16,7 @@ from lbarray.telemetry.access_log import AccessLog
 from lbarray.telemetry.counters import Counters
 from lbarray.values import Load
 from lbarray.worker.backend import IdleLifetimes
+from lbarray.worker.clients import Clients
 from lbarray.worker.connector import Connector
 from lbarray.worker.factory import ClientFactory
 from lbarray.worker.served import ListenerSpec, ServedService, make_store
@@ -64,6 +65,7 @@ class WorkerService(Service):
         self._limits = limits
         self._forwarding = forwarding or Forwarding()
         self._lifetimes = IdleLifetimes()
+        self._clients = Clients(limits)
         self._node_name = node_name
         self._stop_grace_s = stop_grace_s
         self._to_backends = (backend_tls or {}, proxy_protocol or {})
@@ -131,6 +133,7 @@ class WorkerService(Service):
             counters=self._counters,
             forwarding=self._forwarding,
             http=spec.http,
+            clients=self._clients,
             lifetimes=self._lifetimes,
             node_name=self._node_name,
             connector=self._connector,
@@ -171,6 +174,7 @@ class WorkerService(Service):
             self._filters, self._limits, self._forwarding, self._node_name, self._connector = before
             raise
         self._stop_grace_s = stop_grace_s
+        self._clients.use(limits)
         for name in [name for name in self._listeners if name not in stays]:
             gone = self._listeners.pop(name)
             gone.close()
@@ -216,6 +220,7 @@ class WorkerService(Service):
     def _sweep(self) -> None:
         for listener in self._all():
             listener.sweep()
+        self._clients.forget(self._reactor.seconds())
         if self._access_log is not None:
             self._access_log.flush()
         self._leaving = [listener for listener in self._leaving if listener.factory.connections]
