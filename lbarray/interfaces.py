@@ -41,6 +41,7 @@ __all__ = [
     "IResponseFilter",
     "IRewriteFilter",
     "IRewriteFilterFactory",
+    "IServiceProtocol",
     "ITreeFilter",
 ]
 
@@ -279,6 +280,21 @@ class IResponseFilter(Interface):
     def prepare(request: RequestHead) -> None:
         """Change the request's fields before it goes to the back end: codings we cannot read do
         not belong in ``Accept-Encoding``, range requests cannot be rewritten."""
+
+
+class IServiceProtocol(Interface):
+    """What the clients of a service speak, in place of HTTP; found by ``twisted.plugin`` and used by
+    ``services.NAME.protocol`` of the configuration.
+
+    A module in ``twisted/plugins`` holds an object that provides this and ``twisted.plugin.IPlugin``.
+    """
+
+    name: str = Attribute("what ``protocol`` in the configuration says; letters, digits, ``-``, ``_`` and ``.``")
+
+    def factory(**settings: object) -> object:
+        """A :class:`lbarray.worker.factory.ClientFactory`, or one of its kind, for one service: called with the
+        arguments of that class. Its connections come after the PROXY header and TLS. To change the side of the
+        back ends, replace its ``backend_connection``."""
 
 
 class IRewriteFilterFactory(Interface):

@@ -79,6 +79,7 @@ class Service:
         the array. Everybody else is a client, and no such header is looked for.
     :ivar hash: which packets keep together: ``client`` (the default with TLS, so that sessions
         are found again) or ``connection``.
+    :ivar protocol: what its clients speak: ``http``, or the name of a plug-in's protocol.
     :ivar upgrades: protocols that a client may switch to (``Upgrade``); all others are ignored.
     :ivar http2: offer HTTP/2 to clients over TLS.
     :ivar h2c: take it without TLS as well, from clients that begin with it.
@@ -91,6 +92,7 @@ class Service:
     address: IpAddress | None = None
     tls: Tls | None = None
     hash: Annotated[str, one_of("client", "connection")] | None = None
+    protocol: Name = "http"
     upgrades: tuple[Text, ...] = ("websocket",)
     http2: Flag = True
     h2c: Flag = False

@@ -16,6 +16,7 @@ from lbarray.node.rewriting import rewriting_settings
 from lbarray.rewrite.service import RewriteService
 from lbarray.telemetry.access_log import AccessLog
 from lbarray.telemetry.counters import Counters
+from lbarray.worker.plugins import service_protocol
 from lbarray.worker.service import ListenerSpec, WorkerService
 from lbarray.worker.settings import HttpSettings
 from lbarray.worker.tls.backend import BackendTlsSettings
@@ -94,6 +95,7 @@ def listener_specs(config: Config) -> list[ListenerSpec]:
         ListenerSpec(
             name=name,
             service_id=config.service_id(name),
+            protocol=service_protocol(service.protocol, f"services.{name}.protocol"),
             http=HttpSettings(upgrades=service.upgrades, http2=service.http2, h2c=service.h2c),
             tls=_tls(service.tls) if service.tls else None,
             proxies=service.proxies,

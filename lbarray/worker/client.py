@@ -457,7 +457,7 @@ class ClientConnection(Exchange, Protocol):
             self.deadline = factory.seconds() + factory.limits.tunnel_timeout_s
 
         self._other = self._tunnel = Tunnel(self.transport, backend.transport, moving, ended)
-        backend.become(_BackendSide(self._tunnel))
+        backend.become(self._tunnel.backend_side)
         alsoProvides(self, IHalfCloseableProtocol)
         self._tunnel.start(self._parser.switch(), data)
 
@@ -482,12 +482,3 @@ class ClientConnection(Exchange, Protocol):
 
     def writeConnectionLost(self) -> None:
         """Our side is closed."""
-
-
-class _BackendSide:
-    """What the back end's connection of a tunnel tells."""
-
-    def __init__(self, tunnel: Tunnel) -> None:
-        self.data = tunnel.from_backend
-        self.ended = tunnel.backend_ended
-        self.lost = tunnel.close

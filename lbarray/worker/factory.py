@@ -38,6 +38,9 @@ class ClientFactory(ServerFactory):
     """
 
     noisy = False
+    #: Makes each connection, of this factory and the client that it is counted for: a
+    #: :class:`~lbarray.worker.connection.ServedConnection` or one like it.
+    protocol: Any = ClientConnection
 
     def __init__(
         self,
@@ -100,7 +103,7 @@ class ClientFactory(ServerFactory):
 
     def use(self, http: HttpSettings) -> None:
         """What clients that connect from now on may do."""
-        self.alpn = http.alpn
+        self.alpn: tuple[bytes, ...] = http.alpn
         self.h2c = http.h2c and not self.tls
         self.upgrades = frozenset(name.lower().encode() for name in http.upgrades)
 
@@ -110,7 +113,7 @@ class ClientFactory(ServerFactory):
         if refused:
             self.counters.add("connections_refused", refused)
             return None
-        return ClientConnection(self, client)
+        return self.protocol(self, client)
 
     def backend_connection(self, backend: BackendAddress) -> BackendConnection:
         """A connection to this back end that is not open yet."""

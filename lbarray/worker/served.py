@@ -31,6 +31,7 @@ class ListenerSpec:
 
     :ivar name: the configuration's.
     :ivar http: what its clients may do.
+    :ivar protocol: an :class:`lbarray.interfaces.IServiceProtocol`; ``None`` for HTTP.
     :ivar proxies: networks whose connections begin with a PROXY header.
     """
 
@@ -38,6 +39,7 @@ class ListenerSpec:
     service_id: ServiceId
     tls: TlsSettings | None = None
     http: HttpSettings = HttpSettings()
+    protocol: Any = None
     proxies: tuple[IPv4Network | IPv6Network, ...] = ()
 
 
@@ -49,7 +51,7 @@ def make_store(spec: ListenerSpec, factory: Any, counters: Counters) -> Certific
     tls = spec.tls
     if tls is None:
         return None
-    policy = Policy(profile=tls.profile, protocols=spec.http.alpn, clients=tls.clients)
+    policy = Policy(profile=tls.profile, protocols=factory.alpn, clients=tls.clients)
     store = CertificateStore(service=spec.name, files=tls.files, policy=policy, strict=tls.strict, counters=counters)
     store.load()
     return store

@@ -123,7 +123,8 @@ class WorkerService(Service):
         )
 
     def _factory(self, spec: ListenerSpec) -> ClientFactory:
-        return ClientFactory(
+        make = spec.protocol.factory if spec.protocol is not None else ClientFactory
+        factory: ClientFactory = make(
             reactor=self._reactor,
             service_id=spec.service_id,
             tls=spec.tls is not None,
@@ -140,6 +141,7 @@ class WorkerService(Service):
             access_log=self._access_log,
             name=spec.name,
         )
+        return factory
 
     def reconfigure(
         self,
@@ -196,7 +198,7 @@ class WorkerService(Service):
 
     def _same_place(self, spec: ListenerSpec) -> bool:
         old = self._listeners[spec.name].spec
-        return old.service_id == spec.service_id and (old.tls is None) == (spec.tls is None)
+        return (old.service_id, old.tls is None, _speaks(old)) == (spec.service_id, spec.tls is None, _speaks(spec))
 
     def reopen_logs(self) -> None:
         """The access log was renamed: write to a new file of its name."""
@@ -273,3 +275,7 @@ class WorkerService(Service):
     def status(self) -> dict[str, object]:
         """What the console shows, by service."""
         return {name: listener.status() for name, listener in self._listeners.items()}
+
+
+def _speaks(spec: ListenerSpec) -> str:
+    return spec.protocol.name if spec.protocol is not None else "http"

@@ -28,6 +28,11 @@ class Tunnel:
         self._backend_ended = False
         self.moved = [0, 0]
 
+    @property
+    def backend_side(self) -> BackendSide:
+        """For :meth:`lbarray.worker.backend.BackendConnection.become`."""
+        return BackendSide(self)
+
     def start(self, to_backend: bytes, to_client: bytes) -> None:
         """Couple them; the first octets of both directions may have come already."""
         self._client.registerProducer(_Pace(self._backend), True)
@@ -91,6 +96,15 @@ class Tunnel:
         for transport in (self._client, self._backend):
             transport.abortConnection()
         ended()
+
+
+class BackendSide:
+    """What the back end's connection of a tunnel tells."""
+
+    def __init__(self, tunnel: Tunnel) -> None:
+        self.data = tunnel.from_backend
+        self.ended = tunnel.backend_ended
+        self.lost = tunnel.close
 
 
 class _Pace:

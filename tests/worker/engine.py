@@ -227,9 +227,12 @@ class Engine(TestCase):
             ports.append(self.listening[-1].getHost().port)
         self.start(ports)
 
+    #: What makes the factory of the service.
+    make_factory: Any = ClientFactory
+
     def start(self, ports: list[int], filters: tuple[Any, ...] = ()) -> None:
         self.requests = Requests(ports)
-        self.factory = ClientFactory(
+        self.factory: Any = self.make_factory(
             reactor=reactor,
             service_id=ServiceId("127.0.0.1", 80),  # type: ignore[arg-type]  # not looked at here
             tls=False,
