@@ -14,7 +14,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from lbarray.config.load import parse
-from lbarray.node.worker_parts import make_backends, make_rewriting, make_worker
+from lbarray.node.backend_parts import make_backends
+from lbarray.node.worker_parts import make_rewriting, make_worker
 from lbarray.telemetry.counters import Counters
 
 CONFIG = """

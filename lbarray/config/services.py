@@ -11,6 +11,7 @@ from lbarray.config.scalars import (
     Flag,
     Interface,
     IpAddress,
+    Name,
     NetworkText,
     PathText,
     Port,
