@@ -46,6 +46,9 @@ __all__ = ["Http2Connection", "Stream"]
 #: Octets of responses that wait for one stream's window before its back end is paused, and when it may go on.
 OUT_HIGH, OUT_LOW = 65536, 16384
 
+#: Seconds for which the content of a request that is answered already is still read.
+DRAIN_S = 2.0
+
 #: Octets that all streams of a connection together may send ahead of their back ends.
 CONNECTION_WINDOW = 1 << 20
 STREAM_WINDOW = 65535
@@ -91,6 +94,7 @@ class Stream(Exchange):
     """The exchange of one request, and the stream that it came over.
 
     :ivar ready: it stands in the connection's line of streams that may send.
+    :ivar draining: it is answered; what still comes of its request is dropped.
     :ivar closed: nothing more can be sent over it. :ivar blocked: its window, or the connection's, is used up.
     """
 
@@ -103,6 +107,7 @@ class Stream(Exchange):
         self.ready = False
         self.closed = False
         self.blocked = False
+        self.draining = False
         self._response_timeout_s = self.factory.limits.response_timeout_s
         self.client_address = connection.peer.address
         self._ungranted = 0
@@ -117,7 +122,7 @@ class Stream(Exchange):
     def received(self, data: bytes, octets: int) -> None:
         """Content; ``octets`` of the windows were used for it."""
         self._ungranted += octets
-        if data:
+        if data and not self.draining:
             self.send_body(data)
         if not self.upload.paused:
             self.grant()
@@ -130,9 +135,10 @@ class Stream(Exchange):
 
     def ended(self) -> None:
         """The client's side is closed."""
-        if self.closed:
-            return
-        self.end_body()
+        if self.draining:
+            self.connection.forget(self)
+        elif not self.closed:
+            self.end_body()
 
     # The response
 
@@ -244,15 +250,22 @@ class Stream(Exchange):
         """The response is out."""
         self.log_access(self.status)
         self.request = None
-        if not self.request_complete:
-            # Answered before the content was there: the rest is not wanted (RFC 9113 §8.1).
-            self.connection.reset(self, ErrorCodes.NO_ERROR)
-        else:
+        if self.request_complete:
             self.connection.forget(self)
+            return
+        # Answered before the content was there. The rest may be declined (RFC 9113 §8.1), but clients have been seen
+        # to take that for a failure, so it is read and dropped for a while.
+        self.upload.paused = False
+        self.draining = True
+        self.deadline = self.factory.seconds() + DRAIN_S
+        self.grant()
 
     def late(self) -> None:
         """Its deadline has passed."""
-        self.exchange_late()
+        if self.draining:
+            self.connection.reset(self, ErrorCodes.NO_ERROR)
+        else:
+            self.exchange_late()
 
     def gone(self) -> None:
         """The client, or its interest in this stream, is gone."""

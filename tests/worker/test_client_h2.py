@@ -151,10 +151,23 @@ class Http2Tests(Http2Engine):
         self.assertEqual([int(head[b":status"]) for head in reply.heads], [103, 200])
 
     async def test_early_answer(self) -> None:
-        """A response before the content is there: it arrives, and the rest is declined without blame."""
+        """A response before the content is there: it arrives, the rest is read for a while and then declined."""
         self.serve(answer(OK))
         client = await self.meet()
         reply = client.ask(method="POST", content=b"some", ends=False)
+        await client.until(lambda: reply.ended)
+        sent = 0
+        for _ in range(40):
+            room = min(client.h2.local_flow_control_window(1), 10000)
+            if room:
+                client.h2.send_data(1, bytes(room))
+                client.send()
+                sent += room
+            await deferLater(reactor, 0.005)
+        self.assertGreater(sent, 100_000)
+        for connection in self.factory.connections:
+            connection._h2.streams[1].deadline = 0.0
+        self.factory.sweep()
         await client.until(lambda: reply.reset is not None)
         self.assertEqual((reply.content, reply.reset), (b"hi", ErrorCodes.NO_ERROR))
         again = client.ask()
