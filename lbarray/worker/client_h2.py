@@ -46,6 +46,9 @@ __all__ = ["Http2Connection", "Stream"]
 #: Octets of responses that wait for one stream's window before its back end is paused, and when it may go on.
 OUT_HIGH, OUT_LOW = 65536, 16384
 
+#: Octets of content that are gathered before they are written.
+WRITE_OCTETS = 65536
+
 #: Seconds for which the content of a request that is answered already is still read.
 DRAIN_S = 2.0
 
@@ -192,7 +195,7 @@ class Stream(Exchange):
         raise AssertionError("nobody asks for it over HTTP/2 (RFC 9113 §8.6)")
 
     def flush(self) -> None:
-        self.connection.pump()
+        self.connection.pump_soon()
 
     def send_some(self) -> bool:
         """One frame, if windows allow; true when there is more that could go at once."""
@@ -290,6 +293,7 @@ class Http2Connection:
         self._paused = False
         self._closing = False
         self._going = False
+        self._soon = False
         self._line: deque[Stream] = deque()
         self._last_id = 0
         limits = self._limits = self.factory.limits
@@ -457,13 +461,29 @@ class Http2Connection:
     def pump(self) -> None:
         """Send what may go, one frame of each stream in turn, while the client takes it."""
         line = self._line
+        octets = 0
         while line and not self._paused and not self._closing:
             stream = line.popleft()
             stream.ready = False
+            before = stream.sent_octets
             if not stream.closed and stream.send_some():
                 self.line_up(stream)
-            self._write()
+            octets += stream.sent_octets - before
+            if octets > WRITE_OCTETS:
+                octets = 0
+                self._write()
         self._write()
+
+    def pump_soon(self) -> None:
+        """The same once all that the reactor has at hand is heard: what is answered together leaves together."""
+        if not self._soon:
+            self._soon = True
+            self.factory.reactor.callLater(0, self._pump_now)
+
+    def _pump_now(self) -> None:
+        self._soon = False
+        if not self._closing:
+            self.pump()
 
     def send_block(self, stream_id: int, block: Fields, *, end: bool) -> None:
         """A header block."""
