@@ -278,6 +278,8 @@ class Exchange:
             self.answer(504 if timed_out else 503)
             return
         self.factory.counters.add("retries", "unreachable")
+        if self.upload.paused:
+            self.upload.resumeProducing()  # the next connection pauses it anew where it must
         self._hand_over(unsent)
 
     def backend_broken(self, why: str) -> None:

@@ -18,13 +18,13 @@ BEHIND_LIMIT = 262144
 class Mirror:
     """Sends what it is given and drops what comes back."""
 
-    upload = None
-
     def __init__(self, factory: Any, assignment: Any, method: bytes, head: bytes) -> None:
         limits: Limits = factory.limits
         self._assignment = assignment
         self._status = 0
         self._octets = 0
+        self._behind = False
+        self.upload = self
         connection = assignment.idle_connection()
         if connection is None:
             connection = BackendConnection(limits)
@@ -34,6 +34,7 @@ class Mirror:
             )
         else:
             connection.carry(self, method, [head])
+            connection.begin_upload(self)
         self._backend: BackendConnection | None = connection
         self._late = factory.reactor.callLater(limits.response_timeout_s, self.close)
 
@@ -42,11 +43,24 @@ class Mirror:
         backend = self._backend
         if backend is None:
             return
-        self._octets += len(octets)
-        if self._octets > BEHIND_LIMIT and not backend.connected_once:
-            self.close()
-            return
+        if self._behind or not backend.connected_once:
+            self._octets += len(octets)
+            if self._octets > BEHIND_LIMIT:
+                self.close()
+                return
         backend.write(octets)
+
+    # IPushProducer: pausing does not reach the client, it only says that the mirror is behind
+
+    def pauseProducing(self) -> None:
+        self._behind = True
+
+    def resumeProducing(self) -> None:
+        self._behind = False
+        self._octets = 0
+
+    def stopProducing(self) -> None:
+        """Its connection is going away."""
 
     def close(self) -> None:
         """Nobody wants it any longer."""
@@ -62,6 +76,7 @@ class Mirror:
         assignment.finished(outcome)
         if backend is None:
             return
+        backend.end_upload()
         if keep and not backend.lost:
             backend.stored(assignment, 0.0)
             assignment.keep_connection(backend)
@@ -71,7 +86,9 @@ class Mirror:
     # Asker
 
     def backend_connected(self) -> None:
-        """What waited has been sent."""
+        self.resumeProducing()
+        if self._backend is not None:
+            self._backend.begin_upload(self)
 
     def backend_unreachable(self, unsent: list[bytes], timed_out: bool) -> None:
         self._backend = None

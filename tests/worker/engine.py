@@ -78,8 +78,8 @@ class Assigned:
         self.answer = requests.answer
         self.waiting = requests.waiting
         self.target: bytes | None = requests.target
-        self.handling = Handling()
-        self.mirrors: tuple[Any, ...] = ()
+        self.handling = requests.handling
+        self.mirrors = tuple(Assigned(requests, mirror) for mirror in requests.mirrors if place == 0)
         requests.places.append(place)
 
     def wait(self, ready: Callable[[BadInput | None], None]) -> None:
@@ -127,6 +127,8 @@ class Requests:
         self.answer: OwnAnswer | None = None
         self.waiting = False
         self.target: bytes | None = None
+        self.handling = Handling()
+        self.mirrors: tuple[int, ...] = ()
         self.queue: list[Callable[[BadInput | None], None]] = []
         self.heads: list[RequestHead] = []
         self.places: list[int] = []
