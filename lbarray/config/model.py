@@ -13,6 +13,7 @@ from lbarray.config.failover import Failover
 from lbarray.config.filters import Filter
 from lbarray.config.logs import Log
 from lbarray.config.pools import Pool
+from lbarray.config.process import Process
 from lbarray.config.routes import Route
 from lbarray.config.scalars import Name
 from lbarray.config.scheduler import Scheduler
@@ -40,6 +41,7 @@ class Config:
     console: Console = attrs.field(factory=Console)
     access_log: AccessLog = attrs.field(factory=AccessLog)
     log: Log = attrs.field(factory=Log)
+    process: Process = attrs.field(factory=Process)
 
     @property
     def standalone(self) -> bool:

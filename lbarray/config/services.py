@@ -135,6 +135,8 @@ class Worker:
         ``X-Forwarded-`` and ``Forwarded`` fields are dropped.
     :ivar processes: how many processes serve; ``"auto"`` is one for each processor that the daemon may use. With 0
         the node serves in its own process.
+    :ivar traces: a request without a trace gets one (``traceparent``, W3C Trace Context); one that has it keeps it
+        either way.
     :ivar stop_grace: how long running requests may take to end when the node stops.
     """
 
@@ -154,5 +156,6 @@ class Worker:
     client_burst: Annotated[int, between(1, 10_000_000)] = 20
     forwarded: Annotated[str, one_of("x-forwarded", "forwarded", "both")] = "x-forwarded"
     trusted_hops: tuple[Interface, ...] = ()
+    traces: Flag = False
     stop_grace: Seconds = 10.0
     processes: Annotated[int | str, Accepts(_processes, 'a whole number from 0 to 256, or "auto"')] = 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,91 +18,109 @@ from twisted.conch.manhole_ssh import ConchFactory, TerminalRealm, TerminalSessi
 from twisted.conch.ssh.keys import BadKeyError, Key
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.portal import Portal
-from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from lbarray.console.listening import ConsolePort
-from lbarray.console.tables import array_table, failover_table, pools_table, services_table, table
+from lbarray.console.prompt import namespace, welcome
 from lbarray.console.view import NodeView
-from lbarray.errors import ArrayError, SystemRefused
+from lbarray.errors import SystemRefused
 
-__all__ = ["ManholeService", "namespace"]
-
-
-class _Shown:
-    """Something that prints a table when its name is typed."""
-
-    def __init__(self, make: Callable[[], str]) -> None:
-        self._make = make
-
-    def __repr__(self) -> str:
-        return self._make()
+__all__ = ["ManholeService", "Prompt"]
 
 
-class _Node(_Shown):
-    def __init__(self, view: NodeView) -> None:
-        super().__init__(lambda: _node_table(view))
+HISTORY_LINES = 500
+
+
+class Prompt(ColoredManhole):
+    """Twisted's prompt with completion, a history that outlives the session, a welcome, and a log of what is typed.
+
+    :ivar who: the user and where they come from, for the log.
+    """
+
+    log = Logger()
+    who = "unknown"
+
+    def __init__(self, view: NodeView, history: Path) -> None:
+        super().__init__(namespace(view, lambda: f"{self.who}, in the manhole"))
         self._view = view
+        self._history = history
 
-    def handover(self, to: str | None = None, vip: str | None = None) -> object:
-        """Move the VIPs to the node ``to``, or to whoever is next in line; ``vip`` names only some of them."""
-        return _said(self._view, "handover", to=to, vip=vip)
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self.keyHandlers[b"\t"] = self.handle_TAB
+        self.historyLines = self._remembered()
+        self.historyPosition = len(self.historyLines)
 
-    def drain(self, draining: bool = True) -> object:
-        """Take no new clients, or take them again."""
-        return _said(self._view, "drain", draining=draining)
+    def initializeScreen(self) -> None:
+        self.terminal.reset()
+        self.terminal.write(welcome(self._view).encode() + b"\n")
+        self.terminal.write(self.ps[self.pn])
+        self.setInsertMode()
+
+    def lineReceived(self, line: bytes) -> None:
+        text = line.decode("utf-8", "replace")
+        if text.strip():
+            self.log.info("typed in the manhole: {text} ({who})", text=text[:1000], who=self.who)
+            self._remember(text)
+        super().lineReceived(line)
+
+    def handle_TAB(self) -> None:
+        """Complete the name before the cursor; several: as far as they agree, then all of them."""
+        before = b"".join(self.lineBuffer[: self.lineBufferIndex]).decode("utf-8", "replace")
+        word = re.search(r"[\w.]*\Z", before)
+        assert word is not None
+        found = _completions(self.namespace or {}, word[0])
+        common = _agreed(found)
+        if len(common) > len(word[0]):
+            for character in common[len(word[0]) :]:
+                self.characterReceived(character.encode(), False)
+        elif len(found) > 1:
+            self.terminal.nextLine()
+            self.terminal.write("  ".join(each.rpartition(".")[2] for each in found).encode())
+            self.terminal.nextLine()
+            self.drawInputLine()
+
+    def _remembered(self) -> list[bytes]:
+        try:
+            return self._history.read_bytes().splitlines()[-HISTORY_LINES:]
+        except OSError:
+            return []
+
+    def _remember(self, text: str) -> None:
+        try:
+            new = not self._history.exists()
+            with self._history.open("ab") as out:
+                if new:
+                    self._history.chmod(0o600)
+                out.write(text.encode() + b"\n")
+        except OSError:
+            pass  # a prompt without a memory is still a prompt
 
 
-class _Pools(_Shown):
-    def __init__(self, view: NodeView) -> None:
-        super().__init__(lambda: pools_table(view.status()))
-        self._view = view
-
-    def drain(self, pool: str, backend: str, draining: bool = True) -> _Pools:
-        """``pools.drain("web", "w1")``: no new clients for it; ``pools.drain("web", "w1", False)`` ends that."""
-        _said(self._view, "drain-backend", pool=pool, backend=backend, draining=draining)
-        return self
+def _agreed(names: Sequence[str]) -> str:
+    """How all of these begin."""
+    first, last = (min(names), max(names)) if names else ("", "")
+    same = 0
+    while same < min(len(first), len(last)) and first[same] == last[same]:
+        same += 1
+    return first[:same]
 
 
-def _said(view: NodeView, action: str, **arguments: object) -> Any:
-    """Perform an action, and what it says, now or as a Deferred, which the prompt waits for; so with its refusal."""
-    try:
-        result = view.actions.perform(action, arguments, "the manhole")
-    except ArrayError as error:
-        return str(error)
-    if isinstance(result, Deferred):
-        return result.addCallbacks(_in_words, lambda failure: str(failure.value))
-    return _in_words(result)
-
-
-def _in_words(result: object) -> str:
-    return str(result.get("said", result)) if isinstance(result, dict) else repr(result)
-
-
-def _node_table(view: NodeView) -> str:
-    status = view.status()
-    failover = status.get("failover")
-    owned = failover.get("owned") if isinstance(failover, dict) else None
-    rows: list[list[object]] = [
-        ["node", view.node],
-        ["array", view.array],
-        ["version", view.version],
-        ["up for s", status["uptime_s"]],
-        ["owns", " ".join(owned) if isinstance(owned, list) else ""],
+def _completions(names: Mapping[str, Any], word: str) -> list[str]:
+    """Every name that begins so; after a dot, of what stands before it. Nothing is called."""
+    *path, last = word.split(".")
+    if not path:
+        return sorted(name for name in names if name.startswith(last) and not name.startswith("_"))
+    thing: Any = names.get(path[0])
+    for step in path[1:]:
+        thing = getattr(thing, step, None)
+    if thing is None:
+        return []
+    before = ".".join(path)
+    shown = [
+        name for name in dir(thing) if name.startswith(last) and (last.startswith("_") or not name.startswith("_"))
     ]
-    rows += [[f"{name} {label}".strip(), value] for name, label, value in view.counters]
-    return table(["what", "value"], rows)
-
-
-def namespace(view: NodeView) -> dict[str, object]:
-    """What an operator finds at the prompt."""
-    return {
-        "array": _Shown(lambda: array_table(view.status())),
-        "node": _Node(view),
-        "vip": _Shown(lambda: failover_table(view.status())),
-        "services": _Shown(lambda: services_table(view.status())),
-        "pools": _Pools(view),
-        "view": view,
-    }
+    return sorted(f"{before}.{name}" for name in shown)
 
 
 def _host_key(folder: Path) -> Key:
@@ -139,11 +158,16 @@ def _write_once(path: Path, octets: bytes) -> None:
 class _Session(TerminalSession):
     """A terminal that may change its size and end its input: Twisted's own knows neither."""
 
+    user = ""
+
     def openShell(self, proto: Any) -> None:
         self._process = proto
         self._shell = self.transportFactory(
             proto, self.chainedProtocolFactory(), IConchUser(self.original), self.width, self.height
         )
+        with contextlib.suppress(AttributeError):  # no terminal, or not over a network
+            place = proto.session.conn.transport.transport.getPeer()
+            self._shell.chainedProtocol.terminalProtocol.who = f"{self.user} from {place.host}"
 
     def windowChanged(self, size: tuple[int, int, int, int]) -> None:
         rows, columns = size[:2]
@@ -183,11 +207,17 @@ class ManholeService(ConsolePort):
         self._state_dir = state_dir
         self._view = view
 
+    def _session(self, avatar: Any) -> _Session:
+        session = _Session(avatar)
+        session.user = self._user
+        return session
+
     def make_factory(self) -> ConchFactory:
         """:raises SystemRefused: a key is of no use."""
         realm = TerminalRealm()
-        realm.sessionFactory = _Session
-        realm.chainedProtocolFactory.protocolFactory = lambda _: ColoredManhole(namespace(self._view))
+        vars(realm)["sessionFactory"] = self._session  # a callable is enough, its type says a class
+        history = self._state_dir / "manhole_history"
+        realm.chainedProtocolFactory.protocolFactory = lambda _: Prompt(self._view, history)
         portal = Portal(realm)  # type: ignore[arg-type]  # TerminalRealm does provide IRealm, unannounced
         if self._authorized_keys is not None:
             keys = []

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from lbarray.console.view import NodeView
+from lbarray.telemetry.durations import OWN_NAMES, durations_of, responses_of
+from lbarray.telemetry.histograms import BUCKETS_S
 
 __all__ = ["exposition"]
 
@@ -23,12 +25,17 @@ class _Collector:
         status = self._view.status()
         families: dict[str, CounterMetricFamily] = {}
         for name, label, value in self._view.counters:
+            if name in OWN_NAMES:
+                continue
             family = families.get(name)
             if family is None:
                 family = CounterMetricFamily(f"lbarray_{name}", f"lbarray counter {name}, by reason", labels=["label"])
                 families[name] = family
             family.add_metric([label], value)
         yield from families.values()
+        yield from _node(self._view, status)
+        yield from _durations(self._view)
+        yield from _scheduler(_mapping(status.get("scheduler")))
         yield from _services(_mapping(status.get("services")))
         yield from _tls(_mapping(status.get("services")))
         yield from _backends(_mapping(status.get("pools")))
@@ -41,6 +48,85 @@ class _Collector:
 
 def _mapping(value: object) -> Mapping[str, object]:
     return value if isinstance(value, Mapping) else {}
+
+
+def _node(view: NodeView, status: Mapping[str, object]) -> Iterator[Metric]:
+    info = GaugeMetricFamily(
+        "lbarray_build_info", "1; what runs here", labels=["node", "array", "version", "configuration"]
+    )
+    configuration = str(_mapping(status.get("configuration")).get("version", ""))
+    info.add_metric([view.node, view.array, view.version, configuration], 1)
+    yield info
+    yield GaugeMetricFamily("lbarray_uptime_seconds", "Since the process began", value=view.uptime_s())
+    lag = _mapping(status.get("reactor"))
+    if lag:
+        yield GaugeMetricFamily(
+            "lbarray_reactor_lag_seconds",
+            "The longest that the event loop came late within a minute",
+            value=_number(lag.get("lag_s")),
+        )
+    members = _mapping(_mapping(status.get("membership")).get("members"))
+    if not members:
+        return
+    missing = _mapping(status.get("membership")).get("missing")
+    labels = ["member"]
+    in_array = GaugeMetricFamily("lbarray_member_in", "1 while this node hears the member", labels=labels)
+    accepting = GaugeMetricFamily("lbarray_member_accepting", "1 when the member takes new clients", labels=labels)
+    cpu = GaugeMetricFamily("lbarray_member_cpu_ratio", "Share of its processors in use, 0 to 1", labels=labels)
+    connections = GaugeMetricFamily("lbarray_member_connections", "Clients' connections open there", labels=labels)
+    versions = set()
+    for name, member in members.items():
+        values = _mapping(member)
+        in_array.add_metric([name], 1)
+        takes = values.get("accepting") and not values.get("draining")
+        accepting.add_metric([name], 1 if takes else 0)
+        cpu.add_metric([name], _number(values.get("cpu")))
+        connections.add_metric([name], _number(values.get("connections")))
+        versions.add(values.get("configuration"))
+    for name in missing if isinstance(missing, list) else []:
+        in_array.add_metric([str(name)], 0)
+    yield from (in_array, accepting, cpu, connections)
+    yield GaugeMetricFamily(
+        "lbarray_configurations", "Different configurations that the members run; more than 1 wants a push",
+        value=len(versions - {"", None}),
+    )  # fmt: skip
+
+
+def _durations(view: NodeView) -> Iterator[Metric]:
+    """Rate, errors and durations of each service."""
+    durations = HistogramMetricFamily(
+        "lbarray_request_duration_seconds", "From a request's head to the end of its response", labels=["service"]
+    )
+    for service, histogram in durations_of(view.counters).items():
+        running, buckets = 0, []
+        for bound, count in zip([*map(str, BUCKETS_S), "+Inf"], histogram.counts, strict=True):
+            running += count
+            buckets.append((bound, running))
+        durations.add_metric([service], buckets, histogram.total_s)
+    responses = CounterMetricFamily(
+        "lbarray_responses",
+        "Responses by class of status; 4xx holds clients that had gone",
+        labels=["service", "status"],
+    )
+    for (service, kind), value in responses_of(view.counters).items():
+        responses.add_metric([service, kind], value)
+    yield from (durations, responses)
+
+
+def _scheduler(scheduler: Mapping[str, object]) -> Iterator[Metric]:
+    if not scheduler:
+        return
+    rows = GaugeMetricFamily("lbarray_scheduler_rows", "Rows of the table that are the worker's", labels=["worker"])
+    packets = CounterMetricFamily("lbarray_scheduler_packets", "Packets forwarded to the worker", labels=["worker"])
+    octets = CounterMetricFamily("lbarray_scheduler_bytes", "Octets forwarded to the worker", labels=["worker"])
+    for name, worker in _mapping(scheduler.get("workers")).items():
+        values = _mapping(worker)
+        for family, key in ((rows, "rows"), (packets, "packets"), (octets, "octets")):
+            family.add_metric([name], _number(values.get(key)))
+    verdicts = CounterMetricFamily("lbarray_scheduler_verdicts", "Packets by what became of them", labels=["verdict"])
+    for name, value in _mapping(scheduler.get("verdicts")).items():
+        verdicts.add_metric([name], _number(value))
+    yield from (rows, packets, octets, verdicts)
 
 
 def _services(services: Mapping[str, object]) -> Iterator[Metric]:
@@ -202,4 +288,6 @@ def exposition(view: NodeView) -> str:
     """The whole text."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector(view))
+    # Processor time, memory and descriptors of this process, by the names that everybody uses.
+    ProcessCollector(registry=registry)
     return generate_latest(registry).decode()

@@ -8,6 +8,7 @@ import attrs
 
 from lbarray.console.actions import Actions
 from lbarray.telemetry.counters import Counters
+from lbarray.telemetry.durations import OWN_NAMES, durations_of
 from lbarray.telemetry.events import RecentEvents
 
 __all__ = ["NodeView"]
@@ -41,8 +42,11 @@ class NodeView:
         }
         for key, part in self.parts().items():
             whole[key] = part()
+        self._add_durations(whole)
         counted: dict[str, object] = {}
         for name, label, value in self.counters:
+            if name in OWN_NAMES:
+                continue
             if label:
                 by_label = counted.setdefault(name, {})
                 assert isinstance(by_label, dict)
@@ -51,3 +55,14 @@ class NodeView:
                 counted[name] = value
         whole["counters"] = counted
         return whole
+
+    def _add_durations(self, whole: dict[str, object]) -> None:
+        """Each service's quantiles, from the counters of all processes."""
+        services = whole.get("services")
+        if not isinstance(services, dict):
+            return
+        for name, histogram in durations_of(self.counters).items():
+            service = services.get(name)
+            if isinstance(service, dict):
+                quantiles = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
+                service["latency_s"] = {key: round(histogram.quantile(share), 6) for key, share in quantiles}

@@ -26,11 +26,18 @@ class Forwarding:
 
     :param style: one of :data:`STYLES`.
     :param trusted: networks of hops whose fields are kept.
+    :ivar traces: a request that has no trace gets one (:mod:`lbarray.http.tracing`).
     """
 
     def __init__(
-        self, *, style: str = "x-forwarded", trusted: Sequence[IPv4Network | IPv6Network] = (), via: bytes = VIA
+        self,
+        *,
+        style: str = "x-forwarded",
+        trusted: Sequence[IPv4Network | IPv6Network] = (),
+        via: bytes = VIA,
+        traces: bool = False,
     ) -> None:
+        self.traces = traces
         self._x = style in ("x-forwarded", "both")
         self._rfc = style in ("forwarded", "both")
         self._trusted = tuple(trusted)

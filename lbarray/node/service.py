@@ -53,6 +53,7 @@ from lbarray.scheduler.prober import ProbeService
 from lbarray.scheduler.service import SchedulerService
 from lbarray.telemetry.counters import Counters
 from lbarray.telemetry.events import RecentEvents
+from lbarray.telemetry.lag import ReactorLag
 from lbarray.values import Address, Load, NodeReport, Role
 from lbarray.worker.acceptance import AcceptanceCheck
 from lbarray.worker.direct_return import DirectReturnService
@@ -134,7 +135,9 @@ class NodeService(MultiService):
         self.pushing = Pushing(self)
         self.drainage = Draining(self)
         parts.append(self.drainage)
-        self._parts = [*make_console(self, node_view(self)), *parts]
+        self.view = node_view(self)
+        self.lag = ReactorLag(self.reactor)
+        self._parts = [*make_console(self, self.view), self.lag, *parts]
 
     def _make_worker(self, backends: BackendsService, rewriting: RewriteService) -> WorkerService | WorkerProcesses:
         """Serves here, or by processes of its own."""

@@ -28,6 +28,7 @@ def node_view(node: NodeService) -> NodeView:
         there: dict[str, Callable[[], object]] = {}
         for key, part in (
             ("configuration", node.configuring),
+            ("reactor", node.lag),
             ("failover", node.failover),
             ("routes", node.routes),
             ("scheduler", node.scheduler),

@@ -125,7 +125,9 @@ def worker_settings(*, config: Config, node_name: str, rewriting: RewriteService
             client_requests_per_s=worker.client_requests,
             client_burst=worker.client_burst,
         ),
-        "forwarding": Forwarding(style=worker.forwarded, trusted=[hop.network for hop in worker.trusted_hops]),
+        "forwarding": Forwarding(
+            style=worker.forwarded, trusted=[hop.network for hop in worker.trusted_hops], traces=worker.traces
+        ),
         "node_name": node_name if worker.expose else "",
         "stop_grace_s": worker.stop_grace,
         "backend_tls": {name: _backend_tls(name, pool.tls) for name, pool in config.pools.items() if pool.tls},

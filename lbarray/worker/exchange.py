@@ -11,6 +11,7 @@ from typing import Any
 from lbarray.errors import BadInput
 from lbarray.http.events import Fields, RequestHead, ResponseHead
 from lbarray.http.heads import request_octets, trailer_octets
+from lbarray.http.tracing import ensure_trace
 from lbarray.telemetry.access_log import Record
 from lbarray.values import BackendAddress, ClientAddress, Outcome
 from lbarray.worker.backend import UNSENT_LIMIT, BackendConnection, BackendFactory
@@ -86,6 +87,8 @@ class Exchange:
         self.sent_octets = 0
         self._backend_name = ""
         self._began_s = now = factory.seconds()
+        if factory.forwarding.traces:
+            ensure_trace(head)
         self.deadline = now + factory.limits.body_timeout_s
         self._window_octets = 0
         if self.asking is not None and (wait_s := factory.clients.wait_s(self.asking, now)):
@@ -441,8 +444,10 @@ class Exchange:
             mirror.close()
 
     def log_access(self, status: int) -> None:
-        """A line in the access log for the request in hand, which is over; 499 for a client that has gone."""
+        """The request in hand is over: count it, and write its line; 499 for a client that has gone."""
         factory = self.factory
+        took_s = factory.seconds() - self._began_s if self.request is not None else 0.0
+        factory.durations.observe(took_s, status)
         log = factory.access_log
         if log is None:
             return
@@ -468,7 +473,7 @@ class Exchange:
                 referer,
                 agent,
                 request.authority,
-                factory.seconds() - self._began_s,
+                took_s,
                 self._body_octets,
                 self._backend_name,
                 factory.name,

@@ -12,6 +12,7 @@ from lbarray.http.forwarding import Forwarding
 from lbarray.http.limits import Limits
 from lbarray.telemetry.access_log import AccessLog
 from lbarray.telemetry.counters import Counters
+from lbarray.telemetry.durations import Durations
 from lbarray.values import BackendAddress, ServiceId
 from lbarray.worker.backend import BackendConnection, IdleLifetimes
 from lbarray.worker.client import ClientConnection
@@ -73,6 +74,7 @@ class ClientFactory(ServerFactory):
         self.filters = tuple(filters)
         self.limits = limits
         self.counters = counters
+        self.durations = Durations(counters, name)
         self.forwarding = forwarding or Forwarding()
         self.use(http or HttpSettings())
         self.lifetimes = lifetimes or IdleLifetimes()

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from lbarray.console.actions import Action, Actions, Argument, Refused
-from lbarray.console.manhole import namespace
 from lbarray.console.metrics import exposition
+from lbarray.console.prompt import namespace, welcome
 from lbarray.console.tables import array_table, pools_table, rewriting_table, services_table, status_tables, table
 from lbarray.console.view import NodeView
 from lbarray.telemetry.counters import Counters
+from lbarray.telemetry.durations import Durations
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 MEMBER = {
     "address": "192.0.2.1",
     "roles": ["SCHEDULER", "WORKER"],
@@ -232,6 +238,60 @@ class MetricsTests(SynchronousTestCase):
         ):
             self.assertIn(line + "\n", text)
 
+    def test_durations(self) -> None:
+        """Each service has a histogram and its responses; the status has their quantiles, not their buckets."""
+        view = make_view()
+        durations = Durations(view.counters, "http")
+        for seconds, status in ((0.002, 200), (0.002, 204), (0.3, 502)):
+            durations.observe(seconds, status)
+        text = exposition(view)
+        for line in (
+            'lbarray_request_duration_seconds_bucket{le="0.0025",service="http"} 2.0',
+            'lbarray_request_duration_seconds_bucket{le="+Inf",service="http"} 3.0',
+            'lbarray_request_duration_seconds_sum{service="http"} 0.304',
+            'lbarray_responses_total{service="http",status="2xx"} 2.0',
+            'lbarray_responses_total{service="http",status="5xx"} 1.0',
+        ):
+            self.assertIn(line + "\n", text)
+        self.assertNotIn("lbarray_request_duration_us", text)
+        latency = view.status()["services"]["http"]["latency_s"]  # type: ignore[index]
+        self.assertTrue(0.25 < latency["p99"] <= 0.5)
+
+    def test_array(self) -> None:
+        """Who is in and who is missing; how many configurations run."""
+        text = exposition(make_view())
+        for line in (
+            'lbarray_member_in{member="a"} 1.0',
+            'lbarray_member_in{member="b"} 0.0',
+            'lbarray_member_cpu_ratio{member="a"} 0.25',
+            "lbarray_configurations 1.0",
+            'lbarray_build_info{array="shop",configuration="",node="a",version="1"} 1.0',
+        ):
+            self.assertIn(line + "\n", text)
+
+    def test_names(self) -> None:
+        """Every name follows the conventions: base units, counters end in _total, and is one of ours or everybody's."""
+        for line in exposition(make_view()).splitlines():
+            if line.startswith("# TYPE"):
+                _, _, name, kind = line.split()
+                self.assertRegex(name, r"^(lbarray|process)_[a-z0-9_]+$")
+                self.assertEqual(name.endswith("_total"), kind == "counter", name)
+                self.assertNotRegex(name, r"_(ms|us|kb|percent)$")
+
+    def test_alerts(self) -> None:
+        """The alerts that we ship speak of metrics that there are; promtool finds nothing wrong with them."""
+        rules = (ROOT / "etc" / "prometheus-alerts.yml").read_text()
+        view = make_view()
+        Durations(view.counters, "http").observe(0.1, 200)
+        there = set(re.findall(r"^(lbarray_\w+)", exposition(view), re.MULTILINE))
+        said = set(re.findall(r"lbarray_[a-z0-9_]+", rules + (ROOT / "etc" / "grafana-dashboard.json").read_text()))
+        later = {"lbarray_certificate_expiry_seconds", "lbarray_reactor_lag_seconds", "lbarray_scheduler_packets_total"}
+        self.assertEqual(said - there - later, set())
+        if promtool := shutil.which("promtool"):
+            command = [promtool, "check", "rules", str(ROOT / "etc" / "prometheus-alerts.yml")]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
 
 class NamespaceTests(SynchronousTestCase):
     """What the manhole offers."""
@@ -253,6 +313,37 @@ class NamespaceTests(SynchronousTestCase):
         heard: list[tuple[object, ...]] = []
         names: dict[str, Any] = namespace(make_view(heard))
         names["pools"].drain("web", "w1")
-        self.assertEqual(names["node"].drain(), "draining")
-        self.assertEqual(names["node"].handover(), "handed over")
+        self.assertEqual(repr(names["node"].drain()), "draining")
+        self.assertEqual(repr(names["node"].handover()), "handed over")
         self.assertEqual(heard, [("web", "w1", True), (True,)])
+
+    def test_refusals_are_said(self) -> None:
+        """What cannot be is said in words; a wrong call says how it is called."""
+        names: dict[str, Any] = namespace(make_view([]))
+        self.assertEqual(repr(names["pools"].drain("web", "w9")), "no back end web/w9")
+        self.assertIn("backend is missing", repr(names["pools"].drain("web")))
+        self.assertIn("it is called as drain_backend(pool, backend", repr(names["pools"].drain(1, 2, 3, 4)))
+
+    def test_help(self) -> None:
+        """help is for operators: what there is, what can be done with a thing, and how."""
+        names: dict[str, Any] = namespace(make_view([]))
+        for name in ("array", "node", "vip", "scheduler", "workers", "pools", "flows", "certs", "rules"):
+            self.assertIn(f"\n{name} ", repr(names["help"]))
+            repr(names[name])
+        text = repr(names["help"](names["pools"]))
+        self.assertIn("pools.drain_backend(pool, backend, draining=True)", text)
+        self.assertIn("false ends it", text)
+        self.assertIn("where(client, port=None)", repr(names["help"](names["do"].where)))
+        self.assertIn("can do: drain", str(self.assertRaises(AttributeError, getattr, names["pools"], "drian")))
+
+    def test_questions(self) -> None:
+        """What is answered later is answered all the same."""
+        names: dict[str, Any] = namespace(make_view([]))
+        answered = self.successResultOf(names["flows"].where("192.0.2.7", port=4000))
+        self.assertIn("192.0.2.7", repr(answered))
+
+    def test_welcome(self) -> None:
+        """Where one is, who owns the VIPs, and what one can type."""
+        text = welcome(make_view())
+        for words in ("Node a of array shop", "The VIPs are with node a", "help", "TAB", "is logged"):
+            self.assertIn(words, text)

@@ -5,13 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from twisted.conch.insults.insults import ServerProtocol
 from twisted.conch.interfaces import IConchUser
 from twisted.cred.credentials import UsernamePassword
 from twisted.cred.error import UnauthorizedLogin, UnhandledCredentials
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
-from lbarray.console.manhole import ManholeService
+from lbarray.console.manhole import ManholeService, Prompt
 from lbarray.errors import SystemRefused
 from tests.console.test_console import make_view
 
@@ -67,3 +71,51 @@ class ManholeTests(SynchronousTestCase):
         self.assertEqual(first.publicKeys, again.publicKeys)
         path = self.folder / "state" / "manhole_host_key"
         self.assertEqual(path.stat().st_mode & 0o777, 0o600)
+
+
+class PromptTests(SynchronousTestCase):
+    """What is typed."""
+
+    def setUp(self) -> None:
+        self.history = Path(self.mktemp())
+
+    def enter(self) -> Any:
+        prompt = Prompt(make_view([]), self.history)
+        prompt.who = "admin from 192.0.2.9"
+        transport = StringTransport()
+        server = ServerProtocol(lambda: prompt)
+        server.makeConnection(transport)
+        self.shown = transport
+        return server
+
+    def test_completion(self) -> None:
+        """TAB completes a name, and what can be done with it; several are shown."""
+        server = self.enter()
+        server.dataReceived(b"poo\t.dr\t")
+        prompt = server.terminalProtocol
+        self.assertEqual(b"".join(prompt.lineBuffer), b"pools.drain")
+        server.dataReceived(b"\x03no\t.\t")
+        self.assertIn(b"drain  handover", self.shown.value())
+
+    def test_history(self) -> None:
+        """Lines come back in the next session; the file is for its owner only."""
+        self.enter().dataReceived(b"pools\rservices\r")
+        self.assertEqual(self.history.stat().st_mode & 0o777, 0o600)
+        again = self.enter()
+        again.dataReceived(b"\x1b[A\x1b[A")
+        self.assertEqual(b"".join(again.terminalProtocol.lineBuffer), b"pools")
+
+    def test_logged(self) -> None:
+        """What is typed is logged with who typed it."""
+        lines: list[str] = []
+
+        @implementer(ILogObserver)
+        def observe(event: LogEvent) -> None:
+            lines.append(formatEvent(event))
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        self.enter().dataReceived(b"pools.drain('web', 'w1')\r")
+        typed = [line for line in lines if "typed in the manhole" in line]
+        self.assertEqual(typed, ["typed in the manhole: pools.drain('web', 'w1') (admin from 192.0.2.9)"])
+        self.assertTrue(any("by hand: drain-backend" in line and "192.0.2.9" in line for line in lines))

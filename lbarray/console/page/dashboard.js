@@ -275,17 +275,12 @@ function tables() {
   const words = { answers: "own answers", requests_refused: "refused", bad_requests: "bad requests", backend_failures: "back-end failures" };
   table("errors", ["what", "why", "#count"], kinds.flatMap((kind) => entries(status.counters?.[kind]).map(([label, value]) =>
     [words[kind] || kind, label, number(value)])), "nothing");
-  const certificates = status.certificates;
-  $("certificates-section").hidden = !certificates;
-  if (certificates) {
-    const list = Array.isArray(certificates) ? certificates : entries(certificates).flatMap(([service, one]) =>
-      (Array.isArray(one) ? one : [one]).map((each) => ({ service, ...each })));
-    table("certificates", ["names", "service", "#expires in"], list.map((one) => {
-      const left = one.expires_in_s ?? one.expires_s;
-      return [(one.names || [one.name || one.subject]).join(", "), one.service || "",
-        [left === undefined ? one.not_after || "" : duration(left), left < 86400 * 7 ? "bad-text" : left < 86400 * 21 ? "warn-text" : ""]];
-    }), "none");
-  }
+  const certificates = entries(status.services).flatMap(([service, one]) => (one.certificates || []).map((each) => ({ service, ...each })));
+  $("certificates-section").hidden = !certificates.length;
+  table("certificates", ["names", "service", "#good for"], certificates.map((one) => [
+    (one.names || [one.file]).join(", "), one.service,
+    [`${tenths.format(one.days_left)} days`, one.days_left < 7 ? "bad-text" : one.days_left < 21 ? "warn-text" : ""],
+  ]), "none");
   $("rewriting-section").hidden = !status.rewriting;
   if (status.rewriting) {
     table("rewriting", ["what", "#count"], entries(status.rewriting).filter(([, value]) => typeof value === "number")
