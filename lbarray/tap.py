@@ -142,7 +142,8 @@ def makeService(options: Options) -> IService:
             config, name, roles, file = rewriting.as_config(), "rewrite", Role.WORKER, None
         else:
             sub = options.subOptions if options.subCommand else options
-            path = Path(sub["config"] or options["config"])
+            # Absolute: a daemon in the background changes its folder, and reads the file again.
+            path = Path(sub["config"] or options["config"]).absolute()
             file = load_file(path)
             config = file.config
             name = node_name(config, sub["node"] or options["node"], str(path))

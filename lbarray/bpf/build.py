@@ -23,7 +23,9 @@ def object_path(folder: Path = HERE) -> Path:
     """
     compiled = folder / "scheduler.bpf.o"
     newest = max(path.stat().st_mtime for path in HERE.iterdir() if path.suffix in (".c", ".h"))
-    if compiled.exists() and (compiled.stat().st_mtime >= newest or shutil.which("clang") is None):
+    # An installed one may be older than its sources by the installer's doing; who may not write there uses it.
+    final = shutil.which("clang") is None or not os.access(folder, os.W_OK)
+    if compiled.exists() and (compiled.stat().st_mtime >= newest or final):
         return compiled
     return build(folder)
 

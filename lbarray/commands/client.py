@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import socket
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -52,8 +53,16 @@ class NodeClient:
     """The API of one node. Every method raises :class:`SystemRefused` when the node cannot be reached and
     :class:`NodeAnswered` when it refuses."""
 
-    def __init__(self, *, path: Path | None = None, url: str = "", token: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        path: Path | None = None,
+        url: str = "",
+        token: str = "",
+        context: ssl.SSLContext | None = None,
+    ) -> None:
         self._path = path
+        self._context = context
         self._url = urlsplit(url)
         self._token = token
 
@@ -66,6 +75,8 @@ class NodeClient:
         node: str | None = None,
         url: str | None = None,
         token_file: Path | None = None,
+        ca: Path | None = None,
+        certificate: Path | None = None,
     ) -> Self:
         """The node that is meant: by URL, by socket, by configuration, or the only one on this machine.
 
@@ -78,7 +89,8 @@ class NodeClient:
                     token = token_file.read_text().partition("\n")[0].strip()
                 except OSError as error:
                     raise SystemRefused(f"read the token file {token_file}", errno=error.errno or 0) from None
-            return cls(url=url if "//" in url else f"http://{url}", token=token)
+            whole = url if "//" in url else f"http://{url}"
+            return cls(url=whole, token=token, context=_context(ca, certificate) if whole[:6] == "https:" else None)
         if socket_path is None and (variable := os.environ.get("LBARRAY_SOCKET")):
             socket_path = Path(variable)
         if socket_path is not None:
@@ -97,7 +109,7 @@ class NodeClient:
             return _UnixConnection(self._path, timeout_s)
         host = self._url.hostname or "127.0.0.1"
         if self._url.scheme == "https":
-            return http.client.HTTPSConnection(host, self._url.port or 443, timeout=timeout_s)
+            return http.client.HTTPSConnection(host, self._url.port or 443, timeout=timeout_s, context=self._context)
         return http.client.HTTPConnection(host, self._url.port or 9080, timeout=timeout_s)
 
     @property
@@ -152,6 +164,17 @@ class NodeClient:
         """A question that changes nothing."""
         result: dict[str, Any] = self.get(f"/queries/{query}", **_named(arguments))
         return result
+
+
+def _context(ca: Path | None, certificate: Path | None) -> ssl.SSLContext:
+    """:raises SystemRefused: a file will not do."""
+    try:
+        context = ssl.create_default_context(cafile=str(ca) if ca is not None else None)
+        if certificate is not None:
+            context.load_cert_chain(str(certificate))
+    except (OSError, ssl.SSLError) as error:
+        raise SystemRefused(f"use {certificate or ca}", detail=str(error), advice="a file in PEM") from None
+    return context
 
 
 def _named(arguments: Mapping[str, object]) -> dict[str, object]:

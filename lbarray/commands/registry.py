@@ -38,6 +38,8 @@ class Commands:
         node.add_argument("--config", type=Path, metavar="FILE", help="its configuration, to find the socket by")
         node.add_argument("--node", metavar="NAME", help="its name, where several run on this machine")
         node.add_argument("--url", metavar="URL", help="its HTTP API, such as http://127.0.0.1:9080")
+        node.add_argument("--ca", type=Path, metavar="FILE", help="PEM of who signed its certificate, for https")
+        node.add_argument("--certificate", type=Path, metavar="FILE", help="our own, with its key in the same file")
         node.add_argument("--token-file", type=Path, metavar="FILE", help="the token for changes over --url")
         command.add_argument("--json", action="store_true", help="what the node answered, for programs")
         return command
@@ -54,6 +56,8 @@ def connect(arguments: argparse.Namespace) -> NodeClient:
         node=arguments.node,
         url=arguments.url,
         token_file=arguments.token_file,
+        ca=arguments.ca,
+        certificate=arguments.certificate,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 
 from lbarray.config.model import Config
@@ -208,7 +209,28 @@ def _cdn(config: Config) -> Iterator[Problem]:
         yield Problem("cdn.max_size", f"{cdn.max_size}, below cdn.min_size", "0, or at least cdn.min_size")
 
 
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _console(config: Config) -> Iterator[Problem]:
+    console = config.console
+    if not _is_loopback(console.status.host):
+        if console.tls is None:
+            yield Problem(
+                "console.status",
+                f'"{console.status}", which others can reach, without console.tls',
+                "an address of loopback; or console.tls, so that no token is sent in the clear",
+            )
+        elif console.token_file is None and console.tls.client_ca is None:
+            yield Problem(
+                "console.tls",
+                "neither client_ca nor console.token_file",
+                "at least one of the two: without them nobody could ask anything",
+            )
     manhole = config.console.manhole
     if manhole is not None and manhole.authorized_keys is None and manhole.password_file is None:
         yield Problem(
@@ -236,6 +258,11 @@ def _files(config: Config) -> Iterator[tuple[str, Path, str]]:
             for key, pem in (("ca", pool.tls.ca), ("certificate", pool.tls.certificate), ("key", pool.tls.key)):
                 if pem is not None:
                     yield f"pools.{name}.tls.{key}", pem, "a file in PEM"
+    if config.console.tls is not None:
+        yield "console.tls.certificate", config.console.tls.certificate, "a certificate chain in PEM"
+        yield "console.tls.key", config.console.tls.key, "the certificate's private key in PEM"
+        if config.console.tls.client_ca is not None:
+            yield "console.tls.client_ca", config.console.tls.client_ca, "certificates of authorities in PEM"
     if config.console.token_file is not None:
         yield "console.token_file", config.console.token_file, "a file whose first line is the API's token"
     manhole = config.console.manhole

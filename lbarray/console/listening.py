@@ -36,11 +36,14 @@ class ConsolePort(Service):
         """The factory of its connections."""
         raise AssertionError("a subclass makes it")
 
+    def _listen(self, factory: Any) -> Any:
+        return self._reactor.listenTCP(self._port, factory, interface=self._host)
+
     def startService(self) -> None:
         """:raises SystemRefused: the port is taken."""
         factory = self.make_factory()
         try:
-            self._listening = self._reactor.listenTCP(self._port, factory, interface=self._host)
+            self._listening = self._listen(factory)
         except CannotListenError as error:
             raise SystemRefused(
                 f"listen for the {self.purpose} on TCP {self._host}:{self._port}",

@@ -98,6 +98,7 @@ def make_console(node: NodeService, view: NodeView) -> list[Service]:
             port=console.status.port,
             view=view,
             token_file=console.token_file,
+            tls=console.tls,
         ),
         ApiSocketService(
             reactor=node.reactor, state_dir=config.array.state_dir, view=view, required=not config.standalone
