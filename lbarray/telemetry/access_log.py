@@ -40,6 +40,7 @@ _MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 class Record(NamedTuple):
     """What is known of one request when it is over.
 
+    :ivar trace: its trace id (W3C), where traces are begun: the request's name in every log.
     :ivar octets: of the response's content, as sent. :ivar took_s: from its head to the end of its response.
     """
 
@@ -56,6 +57,7 @@ class Record(NamedTuple):
     received: int = 0
     backend: str = ""
     service: str = ""
+    trace: bytes = b""
 
 
 def escaped(value: bytes) -> bytes:
@@ -91,6 +93,8 @@ def json_line(record: Record, stamp: bytes) -> bytes:
         "referer": record.referer.decode("latin-1"),
         "agent": record.agent.decode("latin-1"),
     }
+    if record.trace:
+        found["trace"] = record.trace.decode("ascii")
     return json.dumps(found, separators=(",", ":")).encode() + b"\n"
 
 

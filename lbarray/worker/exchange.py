@@ -55,6 +55,7 @@ class Exchange:
 
     _began_s = 0.0
     _backend_name = ""
+    _trace = b""
     _assignment: Any = None
     _backend: BackendConnection | None = None
     _head_octets = b""
@@ -88,7 +89,7 @@ class Exchange:
         self._backend_name = ""
         self._began_s = now = factory.seconds()
         if factory.forwarding.traces:
-            ensure_trace(head)
+            self._trace = ensure_trace(head)
         self.deadline = now + factory.limits.body_timeout_s
         self._window_octets = 0
         if self.asking is not None and (wait_s := factory.clients.wait_s(self.asking, now)):
@@ -477,6 +478,7 @@ class Exchange:
                 self._body_octets,
                 self._backend_name,
                 factory.name,
+                self._trace,
             )
         )
 

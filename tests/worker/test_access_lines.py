@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet import reactor as global_reactor
 from twisted.internet.task import deferLater
 
+from lbarray.http.forwarding import Forwarding
 from lbarray.telemetry.access_log import Record
 from tests.worker.engine import OK, Backend, Client, Engine, answer
 
@@ -45,6 +46,16 @@ class AccessTests(Engine):
             ("127.0.0.1", b"GET", b"/p?q", (1, 1), 200, 2, b"curl/8", b"https://a.example/"),
         )
         self.assertEqual((line.host, line.backend, line.service), (b"a.example", "w0", "https"))
+
+    async def test_traced(self) -> None:
+        """Where traces are begun, back end and log have the same one; otherwise the back end gets none."""
+        lines = self.served(answer(OK))
+        await self.ask(self.get())
+        self.assertNotIn(b"traceparent", self.servers[0].asked.lower())
+        self.factory.forwarding = Forwarding(traces=True)
+        await self.ask(self.get())
+        self.assertEqual(lines[0].trace, b"")
+        self.assertIn(b"traceparent: 00-" + lines[1].trace + b"-", self.servers[0].asked)
 
     async def test_each_of_a_connection(self) -> None:
         """Keepalive and pipelining make no difference."""

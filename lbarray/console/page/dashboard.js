@@ -157,12 +157,12 @@ function nodeBoxes() {
     const scheduler = isScheduler(member);
     const share = status.scheduler?.workers?.[name];
     const acts = [];
-    if (token && name === status.node) {
+    if (token) {
       const draining = Boolean(member.draining);
       acts.push(act(draining ? "Take clients" : "Drain", `drain-${name}`, () => confirmed(
         draining ? `Let node ${name} take clients again?` : `Drain node ${name}?`,
         draining ? "New clients come to it again." : "It takes no new clients; those that are here stay until they leave.",
-        draining ? "Take clients" : "Drain", "drain", { draining: !draining })));
+        draining ? "Take clients" : "Drain", "drain", { name, draining: !draining })));
       const handover = ["handover", "step-down"].find((each) => each in actions);
       if (scheduler && handover) acts.push(act("Hand over", `handover-${name}`, () => confirmed(
         "Hand the VIPs to another node?", "Another node becomes the scheduler. Connections stay.", "Hand over", handover, {})));
