@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from lbarray.console.actions import Action
-from lbarray.console.tables import array_table, pools_table, services_table, table
+from lbarray.console.tables import array_table, pools_table, rewriting_table, services_table, table
 from lbarray.console.view import NodeView
 from lbarray.errors import ArrayError
 
@@ -222,7 +222,7 @@ _THINGS: tuple[tuple[str, str, Callable[[NodeView], str], dict[str, tuple[str, .
     ("certs", "The certificates and how long they are good.",
      _certificates, {"reload": ("reload-certificates", "certs-reload")}),
     ("rules", "What rewriting does to pages, and how often.",
-     lambda view: _flat(_part(view.status(), "rewriting")), {}),
+     lambda view: rewriting_table(view.status()) or "this node rewrites nothing", {}),
 )  # fmt: skip
 
 
