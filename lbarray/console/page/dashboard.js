@@ -37,6 +37,8 @@ const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const tenths = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 const number = (value) => (value >= 100 ? whole : tenths).format(value);
 
+const counted = (count, word) => `${number(count)} ${word}${count === 1 ? "" : "s"}`;
+
 function duration(seconds) {
   if (seconds === undefined || seconds === null) return "";
   if (seconds < 0.0995) return `${tenths.format(seconds * 1000)} ms`;
@@ -137,13 +139,19 @@ function act(label, key, run) {
 const deeds = new Map();
 document.addEventListener("click", (event) => deeds.get(event.target.dataset?.act)?.());
 
+// Each VIP with the name of the node that owns it; an IPv6 router's link-local address is nobody's business.
+function owners() {
+  const vips = entries(status.failover?.routers).flatMap(([, router]) => router.vips || []).map((vip) => String(vip).split("/")[0]);
+  const owned = new Map(members().flatMap(([name, member]) => (member.owned || []).map((vip) => [String(vip), name])));
+  return [...new Set(vips)].filter((vip) => !vip.startsWith("fe80:")).map((vip) => [vip, owned.get(vip)]);
+}
+
 function vipBoxes() {
-  const vips = status.failover?.vips || [];
-  const places = vips.length ? vips : entries(status.services).map(([, service]) => service.at);
-  const owner = members().find(([, member]) => isScheduler(member))?.[0];
-  return [...new Set(places)].map((vip) => make("li", { class: `box ${owner || !vips.length ? "good" : "bad"}`, "data-vip": vip },
-    make("strong", { text: String(vip).split("/")[0] }),
-    make("p", { text: vips.length ? (owner ? `owned by node ${owner}` : "nobody owns it") : "this node listens here" })));
+  const box = (vip, tone, text) => make("li", { class: `box ${tone}`, "data-vip": vip }, make("strong", { text: vip }), make("p", { text }));
+  const vips = owners();
+  if (vips.length) return vips.map(([vip, owner]) => box(vip, owner ? "good" : "bad", owner ? `owned by node ${owner}` : "nobody owns it"));
+  const places = entries(status.services).map(([, service]) => String(service.at).split("/")[0]);
+  return [...new Set(places)].map((place) => box(place, "good", status.membership ? "an address of the array" : "this node listens here"));
 }
 
 function nodeBoxes() {
@@ -165,13 +173,13 @@ function nodeBoxes() {
         draining ? "Take clients" : "Drain", "drain", { name, draining: !draining })));
       const handover = ["handover", "step-down"].find((each) => each in actions);
       if (scheduler && handover) acts.push(act("Hand over", `handover-${name}`, () => confirmed(
-        "Hand the VIPs to another node?", "Another node becomes the scheduler. Connections stay.", "Hand over", handover, {})));
+        "Hand the VIPs to another node?", "Another node owns them and schedules. Connections stay.", "Hand over", handover, {})));
     }
     return make("li", { class: `box ${tone}${scheduler ? " owner" : ""}`, "data-node": name },
       make("span", { class: `state ${tone}-text`, text: word }),
       make("strong", { text: name }),
       make("p", { text: `${member.address}${scheduler ? " · scheduler" : ""}${name === status.node ? " · this node" : ""}` }),
-      make("p", { text: `${number(member.requests_per_s)} requests/s · ${number(member.connections)} connections · `
+      make("p", { text: `${number(member.requests_per_s)} requests/s · ${counted(member.connections, "connection")} · `
         + `${whole.format(100 * member.cpu)} % CPU` }),
       share?.rows ? make("p", { text: `${tenths.format(100 * share.rows / sum(entries(status.scheduler.workers).map(([, worker]) => worker.rows)))} % of new connections` }) : null,
       acts.length ? make("div", { class: "acts" }, ...acts) : null);
@@ -192,8 +200,8 @@ function backendBoxes() {
     const perSecond = rate((from) => from?.pools?.[one.pool]?.[one.name]?.requests || 0);
     const draining = one.state === "draining";
     const acts = token && "drain-backend" in actions ? [act(draining ? "Give clients" : "Drain", `drain-${id}`, () => confirmed(
-      draining ? `Give ${id} new clients again?` : `Drain ${id} on this node?`,
-      draining ? "It gets its share again." : "It gets no new clients; those bound to it by their cookie still come.",
+      draining ? `Give ${id} new clients again?` : `Drain ${id} on every node?`,
+      draining ? "It gets its share again." : "It gets no new clients; those bound to it still come.",
       draining ? "Give clients" : "Drain", "drain-backend", { pool: one.pool, backend: one.name, draining: !draining }))] : [];
     return make("li", { class: `box ${tone}`, "data-backend": id, "data-state": one.state, "data-rate": perSecond > 0 ? "1" : "" },
       make("span", { class: `state ${tone}-text`, text: one.state }),
@@ -238,10 +246,15 @@ function picture() {
   become($("vips"), vipBoxes());
   become($("nodes"), nodeBoxes());
   become($("backends"), backendBoxes());
-  const owner = members().find(([, member]) => isScheduler(member))?.[0];
+  const vips = owners();
   const down = backendsOf().filter((one) => one.state === "down").map((one) => `${one.pool}/${one.name}`);
   const said = [];
-  if (status.membership) said.push(owner ? `Node ${owner} owns the VIPs and spreads packets over ${members().length} nodes.` : "No node owns the VIPs.");
+  for (const name of new Set(vips.map(([, owner]) => owner).filter(Boolean))) {
+    const its = vips.filter(([, owner]) => owner === name).map(([vip]) => vip);
+    said.push(`Node ${name} owns ${its.join(", ")} and spreads its packets over ${counted(members().length, "node")}.`);
+  }
+  const lost = vips.filter(([, owner]) => !owner).map(([vip]) => vip);
+  if (lost.length) said.push(`Nobody owns ${lost.join(", ")}.`);
   said.push(down.length ? `Down: ${down.join(", ")}.` : "Every back end that is watched is well.");
   said.push("Lines to back ends are this node's own requests.");
   $("caption").textContent = said.join(" ");
@@ -268,9 +281,9 @@ function tables() {
     entries(status.services).map(([name, one]) => [name, one.at, one.tls ? "yes" : "no", number(one.connections), number(one.requests),
       number(rate((from) => from?.services?.[name]?.requests || 0)), duration(one.latency_s?.p50 || null), duration(one.latency_s?.p99 || null)]),
     "this node serves no clients");
-  table("pools", ["back end", "address", "state", "#for", "last check", "#weight", "#in hand", "#requests", "#failed", "#idle connections"],
+  table("pools", ["back end", "address", "state", "#for", "last check", "#weight", "#in hand", "#requests", "#failed", "#idle"],
     backendsOf().map((one) => [`${one.pool}/${one.name}`, one.address, [one.state, `${TONES[one.state] || "warn"}-text`], duration(one.since_s),
-      one.check, one.weight, one.outstanding, number(one.requests), number(one.failures), one.idle]), "none");
+      [one.check, "wrap"], one.weight, one.outstanding, number(one.requests), number(one.failures), one.idle]), "none");
   const kinds = ["answers", "requests_refused", "bad_requests", "backend_failures", "retries", "timeouts"];
   const words = { answers: "own answers", requests_refused: "refused", bad_requests: "bad requests", backend_failures: "back-end failures" };
   table("errors", ["what", "why", "#count"], kinds.flatMap((kind) => entries(status.counters?.[kind]).map(([label, value]) =>
