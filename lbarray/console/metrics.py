@@ -41,7 +41,6 @@ class _Collector:
         yield from _backends(_mapping(status.get("pools")))
         yield from _pools(_mapping(status.get("balancing")))
         yield from _rewriting(_mapping(status.get("rewriting")))
-        yield from _scheduler(_mapping(status.get("scheduler")))
         yield from _members(_mapping(_mapping(status.get("membership")).get("members")))
         yield from _routers(_mapping(_mapping(status.get("failover")).get("routers")))
 
@@ -69,23 +68,13 @@ def _node(view: NodeView, status: Mapping[str, object]) -> Iterator[Metric]:
     if not members:
         return
     missing = _mapping(status.get("membership")).get("missing")
-    labels = ["member"]
-    in_array = GaugeMetricFamily("lbarray_member_in", "1 while this node hears the member", labels=labels)
-    accepting = GaugeMetricFamily("lbarray_member_accepting", "1 when the member takes new clients", labels=labels)
-    cpu = GaugeMetricFamily("lbarray_member_cpu_ratio", "Share of its processors in use, 0 to 1", labels=labels)
-    connections = GaugeMetricFamily("lbarray_member_connections", "Clients' connections open there", labels=labels)
-    versions = set()
-    for name, member in members.items():
-        values = _mapping(member)
-        in_array.add_metric([name], 1)
-        takes = values.get("accepting") and not values.get("draining")
-        accepting.add_metric([name], 1 if takes else 0)
-        cpu.add_metric([name], _number(values.get("cpu")))
-        connections.add_metric([name], _number(values.get("connections")))
-        versions.add(values.get("configuration"))
+    there = GaugeMetricFamily("lbarray_node_in", "1 while this node hears it, 0 while it is missing", labels=["node"])
+    for name in members:
+        there.add_metric([name], 1)
     for name in missing if isinstance(missing, list) else []:
-        in_array.add_metric([str(name)], 0)
-    yield from (in_array, accepting, cpu, connections)
+        there.add_metric([str(name)], 0)
+    yield there
+    versions = {_mapping(member).get("configuration") for member in members.values()}
     yield GaugeMetricFamily(
         "lbarray_configurations", "Different configurations that the members run; more than 1 wants a push",
         value=len(versions - {"", None}),
@@ -111,22 +100,6 @@ def _durations(view: NodeView) -> Iterator[Metric]:
     for (service, kind), value in responses_of(view.counters).items():
         responses.add_metric([service, kind], value)
     yield from (durations, responses)
-
-
-def _scheduler(scheduler: Mapping[str, object]) -> Iterator[Metric]:
-    if not scheduler:
-        return
-    rows = GaugeMetricFamily("lbarray_scheduler_rows", "Rows of the table that are the worker's", labels=["worker"])
-    packets = CounterMetricFamily("lbarray_scheduler_packets", "Packets forwarded to the worker", labels=["worker"])
-    octets = CounterMetricFamily("lbarray_scheduler_bytes", "Octets forwarded to the worker", labels=["worker"])
-    for name, worker in _mapping(scheduler.get("workers")).items():
-        values = _mapping(worker)
-        for family, key in ((rows, "rows"), (packets, "packets"), (octets, "octets")):
-            family.add_metric([name], _number(values.get(key)))
-    verdicts = CounterMetricFamily("lbarray_scheduler_verdicts", "Packets by what became of them", labels=["verdict"])
-    for name, value in _mapping(scheduler.get("verdicts")).items():
-        verdicts.add_metric([name], _number(value))
-    yield from (rows, packets, octets, verdicts)
 
 
 def _services(services: Mapping[str, object]) -> Iterator[Metric]:

@@ -261,9 +261,9 @@ class MetricsTests(SynchronousTestCase):
         """Who is in and who is missing; how many configurations run."""
         text = exposition(make_view())
         for line in (
-            'lbarray_member_in{member="a"} 1.0',
-            'lbarray_member_in{member="b"} 0.0',
-            'lbarray_member_cpu_ratio{member="a"} 0.25',
+            'lbarray_node_in{node="a"} 1.0',
+            'lbarray_node_in{node="b"} 0.0',
+            'lbarray_node_cpu{node="a"} 0.25',
             "lbarray_configurations 1.0",
             'lbarray_build_info{array="shop",configuration="",node="a",version="1"} 1.0',
         ):
@@ -285,7 +285,7 @@ class MetricsTests(SynchronousTestCase):
         Durations(view.counters, "http").observe(0.1, 200)
         there = set(re.findall(r"^(lbarray_\w+)", exposition(view), re.MULTILINE))
         said = set(re.findall(r"lbarray_[a-z0-9_]+", rules + (ROOT / "etc" / "grafana-dashboard.json").read_text()))
-        later = {"lbarray_certificate_expiry_seconds", "lbarray_reactor_lag_seconds", "lbarray_scheduler_packets_total"}
+        later = {"lbarray_certificate_expiry_seconds", "lbarray_reactor_lag_seconds", "lbarray_worker_packets_total"}
         self.assertEqual(said - there - later, set())
         if promtool := shutil.which("promtool"):
             command = [promtool, "check", "rules", str(ROOT / "etc" / "prometheus-alerts.yml")]
