@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_network
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -65,6 +65,7 @@ class ForwardingTests(SynchronousTestCase):
             self.assertEqual(forwarding.trusts(host), wanted)
         self.assertFalse(Forwarding().trusts("10.9.9.9"))
 
+    @settings(deadline=None, max_examples=80)
     @given(st.lists(st.tuples(st.sampled_from([b"X-Forwarded-For", b"Forwarded"]), st.binary(max_size=40)), max_size=4))
     def test_any_list(self, said: Fields) -> None:
         """Whatever stands in the list, there is a client and one set of lines."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -53,6 +53,7 @@ class TargetTests(SynchronousTestCase):
         ):
             self.assertEqual(normal_target(target), wanted)
 
+    @settings(deadline=None, max_examples=80)
     @given(st.lists(st.sampled_from([b"a", b".", b"..", b"%2e", b"%2E.", b"", b"b%41", b"%2F"]), max_size=8))
     def test_normal_is_final(self, segments: list[bytes]) -> None:
         """A normal form is its own, and has no dot segments."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet import reactor as global_reactor
 from twisted.internet.task import deferLater
@@ -78,6 +78,7 @@ class ClientsTests(SynchronousTestCase):
         clients.forget(101.5)
         self.assertEqual(len(clients), 0)
 
+    @settings(deadline=None, max_examples=80)
     @given(st.lists(st.floats(0, 2), max_size=60), st.integers(1, 5), st.integers(1, 5))
     def test_never_more(self, gaps: list[float], rate: int, burst: int) -> None:
         """In no stretch of time more requests pass than its rate and one burst allow."""
