@@ -230,6 +230,29 @@ class Http2Tests(Http2Engine):
         self.assertIn(b"\0\0\2\0\1\0\0\0\1hi", client.got)
         self.assertEqual(client.goaway, 0)
 
+    async def test_access_log(self) -> None:
+        """Each stream has its line: the answered one, and the one that the client gave up."""
+        records: list[Any] = []
+
+        class Log:
+            def add(self, record: Any) -> None:
+                records.append(record)
+
+        self.serve(lambda backend, data: None if b"/slow" in data else backend.transport.write(OK))
+        self.factory.access_log = Log()
+        client = await self.meet()
+        reply = client.ask(path="/fast")
+        await client.until(lambda: reply.over)
+        client.ask(path="/slow")
+        await deferLater(reactor, 0.02)
+        client.transport.loseConnection()
+        while self.factory.connections:
+            await deferLater(reactor, 0.005)
+        self.assertEqual(
+            [(record.target, record.status, record.octets, record.version) for record in records],
+            [(b"/fast", 200, 2, (2, 0)), (b"/slow", 499, 0, (2, 0))],
+        )
+
     async def test_http_1_beside(self) -> None:
         """The same port still takes HTTP/1.1, even one that begins like the preface."""
         self.serve(answer(OK))
