@@ -31,8 +31,11 @@ def need_browser() -> str:
         TOOLS.mkdir(parents=True, exist_ok=True)
         shutil.copy(HERE / "package.json", TOOLS)
         command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--silent"]
-        done = subprocess.run(command, cwd=TOOLS, capture_output=True, text=True, check=False, timeout=120)
-        why = f"npm install failed: {done.stderr[-300:]}" if done.returncode else ""
+        try:
+            done = subprocess.run(command, cwd=TOOLS, capture_output=True, text=True, check=False, timeout=120)
+            why = f"npm install failed: {done.stderr[-300:]}" if done.returncode else ""
+        except subprocess.TimeoutExpired:
+            why = "npm install did not end: no registry here?"
     if why or chromium is None:
         raise SkipTest(why)
     return chromium

@@ -143,6 +143,8 @@ class PackageTests(SynchronousTestCase):
         self.assertIn("lbarray/bpf/scheduler.bpf.c", names)
         self.assertIn("lbarray/bpf/abi.h", names)
         self.assertIn("lbarray/py.typed", names)
+        for page in ("index.html", "dashboard.js", "dashboard.css"):
+            self.assertIn(f"lbarray/console/page/{page}", names)
         self.assertEqual([name for name in names if name.startswith(("tests", "benchmarks"))], [])
         self.assertNotIn("twisted/__init__.py", names)
         self.assertNotIn("twisted/plugins/__init__.py", names)
