@@ -1,7 +1,7 @@
 """What finding a route costs, by the number of routes. ``python -m benchmarks routes``
 
-Hosts, prefixes of paths, regular expressions, all of them mixed; requests for all routes, at random. The steps of a look-up
-do not depend on the number of routes; what remains in the last column is the memory that a large table touches.
+Hosts, prefixes of paths, regular expressions, all of them mixed; requests for all routes, at random. The steps of a
+look-up do not depend on the number of routes; what remains in the last column is the memory that a large table touches.
 """
 
 from __future__ import annotations
