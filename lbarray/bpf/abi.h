@@ -20,6 +20,8 @@
 /* GUE (draft-ietf-intarea-gue), and the private data that tells how often a packet was passed on. */
 #define GUE_PORT 6080
 #define GUE_PRIVATE 0x4c42
+/* In an outer IPv4 identification, or an outer IPv6 flow label, before the same number. */
+#define TUNNEL_MARK 0x4c
 
 /* Without this the compiler copies addresses octet by octet. */
 #define WORDS __attribute__((aligned(4)))
@@ -106,9 +108,8 @@ enum verdict {
 	DROPPED_BAD_IP = 11,
 	DROPPED_BAD_TCP = 12,
 	DROPPED_LONE_FRAGMENT = 13,
-	DROPPED_STRANGE_TUNNEL = 14,
-	DROPPED_TOO_BIG = 15,
-	VERDICTS = 16,
+	DROPPED_TOO_BIG = 14,
+	VERDICTS = 15,
 };
 
 struct tally {

@@ -16,6 +16,7 @@
 #include "socket.h"
 #include "choose.h"
 #include "frame.h"
+#include "tunnel.h"
 #include "verdict.h"
 
 /* A packet that is no good, or none of ours: only what is for a VIP of ours, or was scheduled to us, may be dropped. */
@@ -86,7 +87,7 @@ static __always_inline int parse(struct cursor *cursor, struct packet *packet, c
 	return verdict == GO_ON ? parse_transport(cursor, packet, protocol) : verdict;
 }
 
-static __always_inline int decide(void *context, struct cursor *cursor, struct packet *packet,
+static __always_inline int choose(void *context, struct cursor *cursor, struct packet *packet,
 				  const struct config *config, struct worker **worker, __u32 octets)
 {
 	struct service *service;
@@ -116,6 +117,20 @@ static __always_inline int decide(void *context, struct cursor *cursor, struct p
 	return verdict;
 }
 
+static __always_inline int decide(void *context, struct cursor *cursor, struct packet *packet,
+				  const struct config *config, struct worker **worker, __u32 octets)
+{
+	int verdict = choose(context, cursor, packet, config, worker, octets);
+
+	if (verdict <= PASSED_ON && *worker && is_tunnelled(*worker)) {
+		if (packet->layer3 != ETH_HLEN)
+			return PASSED_NO_WORKER;
+		if (packet->largest + outer_length(*worker) > config->mtu)
+			return DROPPED_TOO_BIG;
+	}
+	return verdict;
+}
+
 static __always_inline void account(const struct packet *packet, int verdict, __u64 octets)
 {
 	if (verdict <= PASSED_LOCAL)
@@ -124,30 +139,96 @@ static __always_inline void account(const struct packet *packet, int verdict, __
 		count(verdict, octets);
 }
 
+static __always_inline void see(struct cursor *cursor, __u32 data, __u32 end)
+{
+	cursor->at = (void *)(long)data;
+	cursor->end = (void *)(long)end;
+}
+
+/* Take the outer headers away: Ethernet moves to where they end. */
+static __always_inline int strip_xdp(struct xdp_md *context, __u32 length, __be16 ethertype)
+{
+	void *data = (void *)(long)context->data, *end = (void *)(long)context->data_end;
+	struct ethernet *before = data, *after;
+
+	length &= 63;
+	after = data + length;
+	if ((void *)(before + 1) > end || (void *)(after + 1) > end)
+		return 0;
+	__builtin_memcpy(after->to, before->to, ETH_ALEN);
+	__builtin_memcpy(after->source, before->source, ETH_ALEN);
+	after->type = ethertype;
+	return !bpf_xdp_adjust_head(context, length);
+}
+
 SEC("xdp")
 int schedule_xdp(struct xdp_md *context)
 {
-	struct cursor cursor = {.at = (void *)(long)context->data, .end = (void *)(long)context->data_end};
 	struct packet packet = {};
 	struct worker *worker = 0;
 	struct config *config;
-	__u32 zero = 0, octets = cursor.end - cursor.at;
+	struct cursor cursor;
+	__u32 zero = 0, octets, length;
 	int verdict;
 
 	config = bpf_map_lookup_elem(&configs, &zero);
 	if (!config)
 		return XDP_PASS;
+	see(&cursor, context->data, context->data_end);
+	octets = cursor.end - cursor.at;
+	length = find_tunnel(&cursor, config, &packet);
+	if (length) {
+		if (!strip_xdp(context, length, packet.ethertype))
+			return XDP_DROP;
+		see(&cursor, context->data, context->data_end);
+		octets -= length;
+	}
+	packet.largest = octets - ETH_HLEN;
 	verdict = decide(context, &cursor, &packet, config, &worker, octets);
 	account(&packet, verdict, octets);
-	cursor.at = (void *)(long)context->data;
-	cursor.end = (void *)(long)context->data_end;
-	if (verdict <= PASSED_ON && worker)
-		return address_frame(&cursor, &packet, config, worker, verdict) ? XDP_TX : XDP_DROP;
+	see(&cursor, context->data, context->data_end);
+	if (verdict <= PASSED_ON && worker) {
+		if (!is_tunnelled(worker))
+			return address_frame(&cursor, &packet, config, worker, verdict) ? XDP_TX : XDP_DROP;
+		if (bpf_xdp_adjust_head(context, -(int)outer_length(worker)))
+			return XDP_DROP;
+		see(&cursor, context->data, context->data_end);
+		return write_outer(&cursor, &packet, config, worker, passes_of(&packet, verdict), octets - ETH_HLEN)
+			       ? XDP_TX
+			       : XDP_DROP;
+	}
 	if (verdict >= DROPPED_TRUNCATED)
 		return XDP_DROP;
 	if (packet.hop >= ONCE_PASSED_ON)
 		restore_ethertype(&cursor, &packet);
 	return XDP_PASS;
+}
+
+/* Take the outer headers away. Whether the kernel has to see the packet's EtherType anew, or -1. */
+static __always_inline int strip_tc(struct __sk_buff *context, __u32 length, __be16 ethertype)
+{
+	struct ethernet *ethernet;
+	int changed;
+
+	if (bpf_skb_adjust_room(context, -(int)length, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
+		return -1;
+	bpf_skb_pull_data(context, context->len < HEADERS ? context->len : HEADERS);
+	ethernet = (void *)(long)context->data;
+	if ((void *)(ethernet + 1) > (void *)(long)context->data_end)
+		return -1;
+	changed = ethernet->type != ethertype;
+	ethernet->type = ethertype;
+	return changed;
+}
+
+static __always_inline int make_room_tc(struct __sk_buff *context, const struct worker *worker)
+{
+	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO;
+
+	flags |= is_ipv4(worker->address) ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV6;
+	if (worker->flags & WORKER_GUE)
+		flags |= BPF_F_ADJ_ROOM_ENCAP_L4_UDP;
+	return !bpf_skb_adjust_room(context, outer_length(worker), BPF_ADJ_ROOM_MAC, flags);
 }
 
 SEC("tc")
@@ -157,30 +238,48 @@ int schedule_tc(struct __sk_buff *context)
 	struct worker *worker = 0;
 	struct config *config;
 	struct cursor cursor;
-	__u32 zero = 0, octets = context->len;
-	int verdict;
+	__u32 zero = 0, octets, length;
+	int verdict, changed = 0;
 
 	config = bpf_map_lookup_elem(&configs, &zero);
 	if (!config)
 		return TC_ACT_UNSPEC;
 	/* Headers may lie in fragments of the buffer; those that cannot be pulled show as truncated. */
-	bpf_skb_pull_data(context, octets < HEADERS ? octets : HEADERS);
-	cursor.at = (void *)(long)context->data;
-	cursor.end = (void *)(long)context->data_end;
+	bpf_skb_pull_data(context, context->len < HEADERS ? context->len : HEADERS);
+	see(&cursor, context->data, context->data_end);
+	length = find_tunnel(&cursor, config, &packet);
+	if (length) {
+		changed = strip_tc(context, length, packet.ethertype);
+		if (changed < 0)
+			return TC_ACT_SHOT;
+		see(&cursor, context->data, context->data_end);
+	}
+	octets = context->len;
+	packet.largest = context->gso_segs > 1 ? context->gso_size + COALESCED_HEADERS : octets - ETH_HLEN;
 	verdict = decide(context, &cursor, &packet, config, &worker, octets);
 	account(&packet, verdict, octets);
-	cursor.at = (void *)(long)context->data;
-	cursor.end = (void *)(long)context->data_end;
-	if (verdict <= PASSED_ON && worker)
-		return address_frame(&cursor, &packet, config, worker, verdict) ? bpf_redirect(config->ifindex, 0)
-										: TC_ACT_SHOT;
+	see(&cursor, context->data, context->data_end);
+	if (verdict <= PASSED_ON && worker) {
+		if (is_tunnelled(worker)) {
+			if (!make_room_tc(context, worker))
+				return TC_ACT_SHOT;
+			bpf_skb_pull_data(context, context->len < HEADERS ? context->len : HEADERS);
+			see(&cursor, context->data, context->data_end);
+			if (!write_outer(&cursor, &packet, config, worker, passes_of(&packet, verdict),
+					 octets - ETH_HLEN))
+				return TC_ACT_SHOT;
+		} else if (!address_frame(&cursor, &packet, config, worker, verdict)) {
+			return TC_ACT_SHOT;
+		}
+		return bpf_redirect(config->ifindex, 0);
+	}
 	if (verdict >= DROPPED_TRUNCATED)
 		return TC_ACT_SHOT;
-	if (packet.hop >= ONCE_PASSED_ON && restore_ethertype(&cursor, &packet)) {
-		/* The kernel knows it by the EtherType that it came with: let it come in once more. */
-		if (address_again(&cursor, config))
-			return bpf_redirect(config->ifindex, BPF_F_INGRESS);
-	}
+	if (packet.hop >= ONCE_PASSED_ON && !length)
+		changed |= restore_ethertype(&cursor, &packet);
+	/* The kernel knows it by the EtherType that it came with: let it come in once more. */
+	if (changed && address_again(&cursor, config))
+		return bpf_redirect(config->ifindex, BPF_F_INGRESS);
 	return TC_ACT_UNSPEC;
 }
 

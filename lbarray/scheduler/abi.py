@@ -30,6 +30,7 @@ __all__ = [
     "SERVICE_KEY",
     "SHARE",
     "TALLY",
+    "TUNNEL_MARK",
     "U32",
     "WORKER",
     "Verdict",
@@ -51,6 +52,7 @@ MARK_ONCE = 0x88B5
 MARK_TWICE = 0x88B6
 GUE_PORT = 6080
 GUE_PRIVATE = 0x4C42
+TUNNEL_MARK = 0x4C
 
 U32 = struct.Struct("=I")
 CONFIG = struct.Struct("=16sQ6s2x16sIIHHI")
@@ -98,8 +100,7 @@ class Verdict(enum.IntEnum):
     DROPPED_BAD_IP = 11
     DROPPED_BAD_TCP = 12
     DROPPED_LONE_FRAGMENT = 13
-    DROPPED_STRANGE_TUNNEL = 14
-    DROPPED_TOO_BIG = 15
+    DROPPED_TOO_BIG = 14
 
     @property
     def leaves(self) -> bool:

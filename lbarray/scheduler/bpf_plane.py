@@ -67,6 +67,8 @@ class BpfPlane:
     :param mode: one of :data:`MODES`.
     :param secret: of the flow hash, sixteen octets; every node of an array has the same.
     :param self_index: this node's worker index.
+    :param address: this node's, where tunnels begin and end; without it there are none.
+    :ivar mtu: octets that a packet may have on its way through tunnels; the interface's unless set.
     :param object_path: gives the compiled program, building it where it must.
     """
 
@@ -78,6 +80,7 @@ class BpfPlane:
         table_size: int,
         secret: bytes,
         self_index: int,
+        address: Address | None = None,
         journal: Journal,
         object_path: Callable[[], Path],
     ) -> None:
@@ -86,6 +89,8 @@ class BpfPlane:
         self._table_size = table_size
         self._secret = secret
         self._self = self_index
+        self._address = address
+        self.mtu: int | None = None
         self._journal = journal
         self._object_path = object_path
         self._undo = Undo("packet-program", (interface, mode))
@@ -159,10 +164,11 @@ class BpfPlane:
 
     def _write_config(self, index: int, mac: bytes, mtu: int) -> None:
         bits = 0
-        for worker in self._workers.values():
-            if worker.mac and not worker.local:
-                bits |= 1 << (worker.mac[5] & 63)
-        value = CONFIG.pack(self._secret, bits, mac, bytes(16), index, self._table_size, self._self, 0, mtu)
+        for peer in _peers(self._workers):
+            bits |= 1 << (peer[5] & 63)
+        own = mapped(self._address) if self._address is not None else bytes(16)
+        tunnels = bool(_tunnel_peers(self._workers))
+        value = CONFIG.pack(self._secret, bits, mac, own, index, self._table_size, self._self, tunnels, self.mtu or mtu)
         self._map("configs").update(U32.pack(0), value)
 
     def set_active(self, vips: Collection[Address]) -> None:
@@ -214,6 +220,7 @@ class BpfPlane:
         for index in set(before) - set(self._workers):
             held.update(U32.pack(index), bytes(WORKER.size))
         _replace(self._map("peers"), _peers(self._workers), set(_peers(before)))
+        _replace(self._map("tunnel_peers"), _tunnel_peers(self._workers), set(_tunnel_peers(before)))
         place = link(self._interface)
         self._write_config(place.index, place.mac, place.mtu)
 
@@ -288,6 +295,8 @@ def _pack_worker(worker: WorkerTarget) -> bytes:
     flags = WorkerFlag.LOCAL if worker.local else WorkerFlag(0)
     if worker.local or (len(worker.mac) == 6 and not worker.lost):
         flags |= WorkerFlag.KNOWN
+    if worker.tunnel:
+        flags |= WorkerFlag.GUE if worker.tunnel == "gue" else WorkerFlag.IPIP
     return WORKER.pack(worker.mac, flags, 0, mapped(worker.address))
 
 
@@ -296,5 +305,14 @@ def _peers(workers: Mapping[int, WorkerTarget]) -> dict[bytes, bytes]:
     return {
         worker.mac + b"\0\0": U32.pack(worker.index)
         for worker in workers.values()
-        if len(worker.mac) == 6 and not worker.local
+        if len(worker.mac) == 6 and not worker.local and not worker.tunnel
+    }
+
+
+def _tunnel_peers(workers: Mapping[int, WorkerTarget]) -> dict[bytes, bytes]:
+    """The map ``tunnel_peers`` for these workers."""
+    return {
+        mapped(worker.address): U32.pack(worker.index)
+        for worker in workers.values()
+        if worker.tunnel and not worker.local
     }

@@ -22,6 +22,7 @@ from lbarray.scheduler.abi import (
 )
 from lbarray.scheduler.headers import Kind, Packet, Refused, parse
 from lbarray.scheduler.siphash import siphash13
+from lbarray.scheduler.tunnel import encapsulate, find_tunnel, outer_length
 from lbarray.values import Address, HashBy, PlaneService, ServiceId, WorkerTarget
 
 __all__ = ["Decision", "PacketDecision", "hash_client"]
@@ -71,6 +72,7 @@ class PacketDecision:
 
     :param mac: this node's, six octets; :param self_index: its worker index.
     :param secret: of the flow hash, sixteen octets.
+    :param address: this node's, where tunnels begin and end; :param mtu: of its interface.
     :param held: whether this machine holds the connection of a packet.
     """
 
@@ -81,6 +83,8 @@ class PacketDecision:
         secret: bytes,
         table_size: int,
         self_index: int,
+        address: Address | None = None,
+        mtu: int = 1500,
         held: Callable[[Packet], bool] = lambda packet: False,
     ) -> None:
         self.active: frozenset[Address] = frozenset()
@@ -89,6 +93,9 @@ class PacketDecision:
         self._table_size = table_size
         self._self = self_index
         self._held = held
+        self._own = mapped(address) if address is not None else bytes(16)
+        self.mtu = mtu
+        self._tunnel_peers: set[bytes] = set()
         self._services: dict[tuple[bytes, bytes, int], _Service] = {}
         self._vips: dict[bytes, bool] = {}
         self._workers: dict[int, WorkerTarget] = {}
@@ -118,7 +125,9 @@ class PacketDecision:
         """As :meth:`lbarray.interfaces.IForwardingPlane.set_workers`."""
         reachable = [each for each in workers if each.local or len(each.mac) == 6]
         self._workers = {each.index: each for each in reachable if not each.lost}
-        self._peers = {each.mac: each.index for each in reachable if not each.local}
+        others = [each for each in reachable if not each.local]
+        self._peers = {each.mac: each.index for each in others if not each.tunnel}
+        self._tunnel_peers = {mapped(each.address) for each in others if each.tunnel}
 
     def apply(self, rows: bytes) -> None:
         """As :meth:`lbarray.interfaces.IForwardingPlane.apply`."""
@@ -134,15 +143,33 @@ class PacketDecision:
 
     def decide(self, frame: bytes) -> Decision:
         """What becomes of an Ethernet frame."""
+        found = find_tunnel(frame, self._own, self._tunnel_peers) if self._tunnel_peers else None
+        if found is not None:
+            frame = found.frame
         try:
-            packet = parse(frame, self._mac, self._peers)
+            packet = parse(frame, self._mac, self._peers, found.hop if found is not None else 0)
         except Refused as refused:
             packet, decision = refused.packet, Decision(self._refuse(refused.verdict, refused.packet))
-            return attrs.evolve(decision, frame=self._frame(frame, packet, decision))
+            changed = self._frame(frame, packet, decision)
+            return attrs.evolve(decision, frame=changed or (frame if found is not None else b""))
         decision = self._follow(packet) if packet.kind == Kind.LATER_FRAGMENT else self._decide(packet)
         if packet.is_first and decision.verdict <= Verdict.PASSED_LOCAL:
             _remember(self._fragments, self._fragment_of(packet), decision, MAX_FRAGMENTS)
-        return attrs.evolve(decision, frame=self._frame(frame, packet, decision))
+        decision = self._fit(frame, packet, decision)
+        return attrs.evolve(
+            decision, frame=self._frame(frame, packet, decision) or (frame if found is not None else b"")
+        )
+
+    def _fit(self, frame: bytes, packet: Packet, decision: Decision) -> Decision:
+        """A packet that is to go through a tunnel must fit into it, and have no VLAN tag."""
+        target = self._workers.get(-1 if decision.worker is None else decision.worker)
+        if target is None or not target.tunnel or not decision.verdict.leaves:
+            return decision
+        if packet.layer3 != 14:
+            return Decision(Verdict.PASSED_NO_WORKER)
+        if len(frame) - 14 + outer_length(target) > self.mtu:
+            return Decision(Verdict.DROPPED_TOO_BIG)
+        return decision
 
     def _refuse(self, verdict: Verdict, packet: Packet) -> Verdict:
         """Only what is for a VIP of ours, or was scheduled to us, may be dropped."""
@@ -223,12 +250,16 @@ class PacketDecision:
 
     def _frame(self, frame: bytes, packet: Packet, decision: Decision) -> bytes:
         if decision.verdict.leaves and decision.worker is not None:
+            worker = self._workers[decision.worker]
+            if worker.tunnel:
+                passes = max(1, packet.hop) if decision.verdict is Verdict.PASSED_ON else 0
+                return encapsulate(frame, packet, worker, self._own, self._mac, passes)
             ethertype = frame[packet.layer3 - 2 : packet.layer3]
             if decision.verdict is Verdict.PASSED_ON:
                 ethertype = (MARK_TWICE if packet.hop >= 2 else MARK_ONCE).to_bytes(2, "big")
                 if packet.hop >= 3:
                     frame = _end_life(frame, packet)
-            target = self._workers[decision.worker].mac + self._mac
+            target = worker.mac + self._mac
             return target + frame[12 : packet.layer3 - 2] + ethertype + frame[packet.layer3 :]
         if packet.hop >= 2 and not decision.verdict.drops:
             return frame[: packet.layer3 - 2] + packet.ethertype.to_bytes(2, "big") + frame[packet.layer3 :]

@@ -69,13 +69,14 @@ class Packet:
         return Refused(verdict, self)
 
 
-def parse(frame: bytes, mac: bytes, peers: Container[bytes]) -> Packet:
+def parse(frame: bytes, mac: bytes, peers: Container[bytes], hop: int = 0) -> Packet:
     """The packet in an Ethernet frame.
 
     :param mac: this node's address; :param peers: those of the other nodes.
+    :param hop: how it came, where that is known.
     :raises Refused: it has no flow, with the reason.
     """
-    packet = _parse_ethernet(frame, mac, peers)
+    packet = _parse_ethernet(frame, mac, peers, hop)
     content = frame[packet.layer3 :]
     if packet.ethertype == _IPV4:
         protocol, rest, left = _parse_ipv4(content, packet)
@@ -88,7 +89,7 @@ def parse(frame: bytes, mac: bytes, peers: Container[bytes]) -> Packet:
     return packet
 
 
-def _parse_ethernet(frame: bytes, mac: bytes, peers: Container[bytes]) -> Packet:
+def _parse_ethernet(frame: bytes, mac: bytes, peers: Container[bytes], hop: int) -> Packet:
     if len(frame) < 14:
         raise Packet(0, 0, 0).refuse(Verdict.PASSED_NOT_IP)
     layer3, source = 14, frame[6:12]
@@ -100,7 +101,6 @@ def _parse_ethernet(frame: bytes, mac: bytes, peers: Container[bytes]) -> Packet
             raise Packet(layer3, 0, 0).refuse(Verdict.PASSED_NOT_IP)
         ethertype = int.from_bytes(frame[layer3 + 2 : layer3 + 4], "big")
         layer3 += 4
-    hop = 0
     if ethertype in (MARK_ONCE, MARK_TWICE):
         if len(frame) <= layer3 or source not in peers:
             raise Packet(layer3, 0, 0).refuse(Verdict.PASSED_NOT_IP)
@@ -108,7 +108,7 @@ def _parse_ethernet(frame: bytes, mac: bytes, peers: Container[bytes]) -> Packet
         ethertype = _IPV4 if frame[layer3] >> 4 == 4 else _IPV6
     elif source == mac:
         raise Packet(layer3, 0, 0).refuse(Verdict.PASSED_AGAIN)
-    elif source in peers:
+    elif not hop and source in peers:
         hop = 1
     return Packet(layer3, ethertype, hop)
 
