@@ -15,6 +15,7 @@ from twisted.internet import reactor
 from lbarray.bpf.build import object_path
 from lbarray.kernel.journal import Journal
 from lbarray.scheduler.bpf_plane import BpfPlane, undoers
+from lbarray.scheduler.reach import in_one_segment
 from lbarray.scheduler.service import SchedulerService
 from lbarray.scheduler.table import RowTable
 from lbarray.telemetry.counters import Counters
@@ -48,6 +49,7 @@ def main(argument: str) -> None:
         index=index,
         services=[PlaneService(ServiceId(ip_address(wanted["vip"]), 80))],
         table=table,
+        reach=in_one_segment("scheduler"),
         counters=Counters(),
     )
     service.startService()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import attrs
 
-from lbarray.config.scalars import Interface, IpAddress, Name, PathText, Port, Seconds, Text, between
+from lbarray.config.scalars import Interface, IpAddress, Name, PathText, Port, Seconds, Text, between, one_of
 
 __all__ = ["Array", "Membership", "Node"]
 
@@ -22,6 +22,8 @@ class Node:
     :ivar priority: VRRP priority, 1 to 255; the highest that lives owns the VIPs. 255 takes them without waiting
         and always takes them back; one node at most may have it.
     :ivar weight: its share of the connections, against the other nodes' weights.
+    :ivar tunnel: how packets are put into others on their way to it where a router lies between: ``gue`` (UDP, which
+        networks spread over their links) or ``ipip`` (16 octets less).
     """
 
     address: IpAddress
@@ -29,6 +31,7 @@ class Node:
     interface: Text | None = None
     priority: Annotated[int, between(1, 255)] = 100
     weight: Annotated[int, between(1, 1000)] = 100
+    tunnel: Annotated[str, one_of("gue", "ipip")] = "gue"
 
 
 @attrs.frozen

@@ -137,6 +137,8 @@ class Worker:
         the node serves in its own process.
     :ivar traces: a request without a trace gets one (``traceparent``, W3C Trace Context); one that has it keeps it
         either way.
+    :ivar mss: octets that a client may send in one TCP segment; 0: what fits through the array's tunnels where a router
+        lies between nodes, and what the interface allows otherwise.
     :ivar stop_grace: how long running requests may take to end when the node stops.
     """
 
@@ -157,5 +159,6 @@ class Worker:
     forwarded: Annotated[str, one_of("x-forwarded", "forwarded", "both")] = "x-forwarded"
     trusted_hops: tuple[Interface, ...] = ()
     traces: Flag = False
+    mss: Annotated[int, between(0, 65495)] = 0
     stop_grace: Seconds = 10.0
     processes: Annotated[int | str, Accepts(_processes, 'a whole number from 0 to 256, or "auto"')] = 0

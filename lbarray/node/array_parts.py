@@ -17,12 +17,14 @@ from lbarray.kernel.addresses import addresses_of
 from lbarray.kernel.direct_return import faults
 from lbarray.kernel.journal import Journal, Undo
 from lbarray.kernel.listening import accept_queue
+from lbarray.kernel.nexthop import next_hop
 from lbarray.kernel.sysctls import write_sysctl
 from lbarray.membership.datagram import DatagramCodec
 from lbarray.membership.service import MembershipService
 from lbarray.node.plane import make_plane
 from lbarray.scheduler.feedback import FeedbackService
 from lbarray.scheduler.prober import ProbeService, ProbeWire
+from lbarray.scheduler.reach import Reach
 from lbarray.scheduler.service import SchedulerService
 from lbarray.scheduler.table import RowTable
 from lbarray.scheduler.weights import Share
@@ -121,6 +123,11 @@ def make_scheduler(
         index=index,
         services=[config.plane_service(name) for name in config.services],
         table=table,
+        reach=Reach(
+            node_name=node_name,
+            tunnels={name: node.tunnel for name, node in config.array.nodes.items()},
+            look=next_hop,
+        ),
         counters=counters,
         able=able,
     )

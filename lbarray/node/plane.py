@@ -7,13 +7,15 @@ from typing import Any
 
 from lbarray.bpf.build import object_path
 from lbarray.config.model import Config
+from lbarray.errors import SystemRefused
 from lbarray.kernel.journal import Journal
 from lbarray.kernel.links import driver_of
+from lbarray.kernel.nexthop import next_hop
 from lbarray.scheduler.auto_plane import AutoPlane, Candidate
 from lbarray.scheduler.bpf_plane import BpfPlane
 from lbarray.scheduler.packet_plane import PacketPlane
 
-__all__ = ["flow_secret", "make_plane"]
+__all__ = ["flow_secret", "make_plane", "segments_through_tunnels"]
 
 #: Drivers whose XDP accepts a program and then loses what it sends back, with the reason.
 _UNFIT_FOR_XDP = {
@@ -37,6 +39,7 @@ def make_plane(*, reactor: Any, config: Config, node_name: str, secret: bytes, j
             table_size=config.scheduler.table_size,
             secret=flow_secret(secret),
             self_index=list(config.array.nodes).index(node_name),
+            address=config.array.nodes[node_name].address,
             journal=journal,
             object_path=object_path,
         )
@@ -62,3 +65,21 @@ def make_plane(*, reactor: Any, config: Config, node_name: str, secret: bytes, j
         # Who names a plane has a reason, and knows the driver.
         candidates = [Candidate(each.name, each.make) for each in candidates if each.name == wanted]
     return AutoPlane(candidates)
+
+
+def segments_through_tunnels(config: Config, node_name: str) -> dict[int, int]:
+    """Octets of a TCP segment that fit through the longest outer headers on the way to another node, by IP version.
+
+    Nothing where no router lies between the nodes, or the ways are not known yet.
+    """
+    mtu = 0
+    for name, node in config.array.nodes.items():
+        if name != node_name:
+            try:
+                hop = next_hop(node.address)
+            except SystemRefused:
+                continue
+            if not hop.direct:
+                mtu = min(mtu or hop.mtu, hop.mtu)
+    # Outer IPv6, UDP and GUE; then the inner IP header, and TCP's without options.
+    return {4: mtu - 56 - 40, 6: mtu - 56 - 60} if mtu else {}

@@ -72,21 +72,22 @@ def process_settings(*, config: Config, node_name: str, secret: bytes, counters:
     places = tuple(config.service_id(name) for name in config.services)
     return {
         "blob": pickle.dumps(Instructions(config, node_name, secret, places)),
-        "offered": offered_services(config, counters),
+        "offered": offered_services(config, node_name, counters),
         "grace_s": config.worker.stop_grace,
     }
 
 
-def offered_services(config: Config, counters: Counters) -> list[Offered]:
+def offered_services(config: Config, node_name: str, counters: Counters) -> list[Offered]:
     """The services as the node process needs to know them."""
     return [
         Offered(
             name=spec.name,
             service_id=spec.service_id,
             prefix=_prefix(config, spec),
+            mss=spec.mss,
             check=lambda spec=spec: make_store(spec, None, counters),  # type: ignore[misc]
         )
-        for spec in listener_specs(config)
+        for spec in listener_specs(config, node_name)
     ]
 
 

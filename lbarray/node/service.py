@@ -203,17 +203,19 @@ class NodeService(MultiService):
                 counters=self.counters,
             )
             self._parts.append(self.feedback)
+        # On a node that never owns a VIP too: it gives packets their second chance, and takes them out of tunnels.
+        self.scheduler = make_scheduler(
+            reactor=self.reactor,
+            config=config,
+            node_name=self.node_name,
+            secret=self.secret,
+            members=self.membership,
+            journal=journal,
+            counters=self.counters,
+            able=self._plane_checked,
+        )
+        self._parts.append(self.scheduler)
         if Role.SCHEDULER in self._roles:
-            self.scheduler = make_scheduler(
-                reactor=self.reactor,
-                config=config,
-                node_name=self.node_name,
-                secret=self.secret,
-                members=self.membership,
-                journal=journal,
-                counters=self.counters,
-                able=self._plane_checked,
-            )
             self.prober = make_prober(
                 reactor=self.reactor,
                 config=config,
@@ -223,7 +225,7 @@ class NodeService(MultiService):
                 changed=self._tell,
                 counters=self.counters,
             )
-            self._parts += [self.scheduler, self.prober]
+            self._parts.append(self.prober)
             self.membership.subscribe(self._members_changed)
             if config.failover.mode == "bgp":
                 self._build_routes(journal)

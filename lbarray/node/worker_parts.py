@@ -12,6 +12,7 @@ from lbarray.config.model import Config
 from lbarray.config.services import Tls
 from lbarray.http.forwarding import Forwarding
 from lbarray.http.limits import Limits
+from lbarray.node.plane import segments_through_tunnels
 from lbarray.node.rewriting import rewriting_settings
 from lbarray.rewrite.service import RewriteService
 from lbarray.telemetry.access_log import AccessLog
@@ -89,8 +90,9 @@ def make_access_log(*, config: Config, node_name: str, counters: Counters) -> Ac
     return AccessLog(path=path, style=wanted.format, counters=counters, required=wanted.path is not None)
 
 
-def listener_specs(config: Config) -> list[ListenerSpec]:
+def listener_specs(config: Config, node_name: str) -> list[ListenerSpec]:
     """What to listen for, in the order of the configuration."""
+    room = segments_through_tunnels(config, node_name)
     return [
         ListenerSpec(
             name=name,
@@ -99,6 +101,7 @@ def listener_specs(config: Config) -> list[ListenerSpec]:
             http=HttpSettings(upgrades=service.upgrades, http2=service.http2, h2c=service.h2c),
             tls=_tls(service.tls) if service.tls else None,
             proxies=service.proxies,
+            mss=config.worker.mss or room.get(config.service_id(name).address.version, 0),
         )
         for name, service in config.services.items()
     ]
@@ -108,7 +111,7 @@ def worker_settings(*, config: Config, node_name: str, rewriting: RewriteService
     """What of a configuration the worker follows: at the start, and by ``reconfigure`` while it runs."""
     worker = config.worker
     return {
-        "listeners": listener_specs(config),
+        "listeners": listener_specs(config, node_name),
         "filters": [rewriting] if rewriting.active else [],
         "limits": Limits(
             max_head=worker.max_head,

@@ -75,6 +75,7 @@ class PacketPlane:
         self._wire: FrameSocket | None = None
         self._up: FrameSocket | None = None
         self._services: tuple[PlaneService, ...] = ()
+        self._far: list[str] = []
         self._forget()
 
     def _forget(self) -> None:
@@ -171,7 +172,13 @@ class PacketPlane:
             self._journal.undo(self._undo)
 
     def set_workers(self, workers: Sequence[WorkerTarget]) -> None:
-        self._told().set_workers(workers)
+        far = sorted(worker.name for worker in workers if worker.tunnel)
+        if far and far != self._far:
+            self.log.warn(
+                "the packet plane has no tunnels: nothing is sent to {nodes} beyond a router", nodes=", ".join(far)
+            )
+        self._far = far
+        self._told().set_workers([worker for worker in workers if not worker.tunnel])
 
     def apply(self, rows: bytes) -> None:
         self._told().apply(rows)

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from lbarray.errors import SystemRefused
 from lbarray.scheduler.maglev import Weighted
 from lbarray.scheduler.probe import able_workers
+from lbarray.scheduler.reach import Reach
 from lbarray.scheduler.table import RowTable
 from lbarray.telemetry.counters import Counters
 from lbarray.values import Address, NodeReport, PlaneFlow, PlaneService, WorkerTarget
@@ -27,6 +28,9 @@ GATHER_S = 0.02
 CHECK_S = 1.0
 #: Seconds after which a silent node is taken out of the rows' history.
 LOST_FOR_GOOD_S = 30.0
+#: Seconds between two looks at the routers on the way to other segments, and while one of them is not resolved.
+LOOK_AGAIN_S = 5.0
+LOOK_SOON_S = 0.25
 
 
 class SchedulerService(Service):
@@ -50,6 +54,7 @@ class SchedulerService(Service):
         index: Mapping[str, int],
         services: Sequence[PlaneService],
         table: RowTable,
+        reach: Reach,
         counters: Counters,
         able: Callable[[str], None] = lambda fault: None,
     ) -> None:
@@ -66,6 +71,8 @@ class SchedulerService(Service):
         self._refused = ""
         self._checks = LoopingCall(self._check)
         self._checks.clock = clock
+        self._reach = reach
+        self._looking: IDelayedCall | None = None
         self._gathering: IDelayedCall | None = None
         self._updated_at = 0.0
         self._targets: list[WorkerTarget] = []
@@ -91,6 +98,8 @@ class SchedulerService(Service):
         if self._gathering is not None:
             self._gathering.cancel()
             self._gathering = None
+        if self._looking is not None and self._looking.active():
+            self._looking.cancel()
         self._plane.detach()
 
     @property
@@ -125,9 +134,12 @@ class SchedulerService(Service):
         self._able(self._refused or self._plane.check())
 
     def target_for(self, report: NodeReport) -> WorkerTarget:
-        """How packets get to a node of the configuration."""
-        index, local = self._index[report.name], report.name == self._node_name
-        return WorkerTarget(index, report.name, report.address, report.mac, local)
+        """How packets get to a node of the configuration, as last looked up."""
+        index = self._index[report.name]
+        for target in self._targets:
+            if target.index == index and target.mac and (target.tunnel or target.mac == report.mac):
+                return target
+        return self._reach.target(report, index)
 
     def _changed(self, members: Sequence[NodeReport]) -> None:
         if self._gathering is None:
@@ -141,7 +153,8 @@ class SchedulerService(Service):
         self._gathering = None
         self._updated_at = self._clock.seconds()
         members: Sequence[NodeReport] = [report for report in self._members.members() if report.name in self._index]
-        targets = [self.target_for(report) for report in members]
+        targets = [self._reach.target(report, self._index[report.name]) for report in members]
+        self._look_again(targets)
         wanted = _weighted(able_workers(members))
         try:
             # A row never names a worker that is not known: new ones come before it changes, old ones go after it.
@@ -180,6 +193,16 @@ class SchedulerService(Service):
             name: worker for name, worker in self._departed.items() if name in self._lives and name not in back
         }
         return list(self._departed.values())
+
+    def _look_again(self, targets: Sequence[WorkerTarget]) -> None:
+        """Routers change, and are not resolved before something has been sent to them."""
+        if self._looking is not None and self._looking.active():
+            self._looking.cancel()
+        self._looking = None
+        beyond = [target for target in targets if target.tunnel]
+        if beyond and self.running:
+            wait_s = LOOK_AGAIN_S if all(target.mac for target in beyond) else LOOK_SOON_S
+            self._looking = self._clock.callLater(wait_s, self._changed, ())
 
     def _learn_history(self, members: Sequence[NodeReport]) -> None:
         """What the others' rows were before this node joined: they hold the connections of the rows it now gets."""

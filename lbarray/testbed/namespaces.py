@@ -178,6 +178,23 @@ class Network:
             run(["ip", "-n", namespace, "addr", "add", each, "dev", interface])
         return host
 
+    def add_behind(self, router: Host, name: str, address: str, gateway: str) -> Host:
+        """A host in a segment of its own behind ``router``, which is ``gateway`` there; both with prefix lengths."""
+        namespace = self._name(name)
+        run(["ip", "netns", "add", namespace])
+        host = self.hosts[name] = Host(name, namespace, address.partition("/")[0])
+        inside = f"to-{name}"[:15]
+        run(["ip", "-n", namespace, "link", "set", "lo", "up"])
+        pair = ["type", "veth", "peer", "name", inside, "netns", router.namespace]
+        run(["ip", "link", "add", Host.INTERFACE, "netns", namespace, *pair])
+        for where, interface, own in ((router.namespace, inside, gateway), (namespace, Host.INTERFACE, address)):
+            run(["ip", "-n", where, "link", "set", interface, "up"])
+            run(["ip", "-n", where, "addr", "add", own, "dev", interface])
+        run(["ip", "-n", namespace, "route", "add", "default", "via", gateway.partition("/")[0]])
+        forwarding = ("net.ipv4.ip_forward=1", "net.ipv4.conf.all.send_redirects=0", "net.ipv4.conf.all.rp_filter=0")
+        router.run("sysctl", "-qw", *forwarding, f"net.ipv4.conf.{inside}.rp_filter=0")
+        return host
+
     def steer(self, name: str, *, host_cpu: int, port_cpu: int) -> None:
         """Let one processor do the receiving work of a host's interface, and one that of its port at the switch."""
         host = self.hosts[name]

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -26,6 +26,7 @@ from lbarray.testbed.visitors import Visits, Welcome, read_welcomes
 __all__ = ["Array", "twistd", "wait_for"]
 
 VIP = "10.77.0.100"
+ROUTER = "10.77.0.250"
 VIP6 = "fd77::100"
 SITE = "shop.example.com"
 CDN = "cdn.example.net"
@@ -126,6 +127,7 @@ def wait_for(look: Callable[[], Found | None], what: str, timeout_s: float = 15.
 class Array:
     """Client, switch, nodes and back ends; all running inside the ``with`` block, all gone behind it.
 
+    :param far: nodes beyond a router, each in a segment of its own: workers only.
     :param edit: changes the text of the configuration before it is written.
     :param ipv6: there is an IPv6 VIP besides, with the same services.
     :ivar folder: configuration, keys and logs; removed at the end.
@@ -137,7 +139,9 @@ class Array:
         nodes: Mapping[str, str] = NODES,
         edit: Callable[[str], str] = lambda text: text,
         ipv6: bool = False,
+        far: Sequence[str] = (),
     ) -> None:
+        self._far = tuple(far)
         self.nodes = dict(nodes)
         self.network = Network(ipv6=ipv6)
         self._ipv6 = ipv6
@@ -163,10 +167,13 @@ class Array:
                 self.network.add(name, f"{address}/24")
                 self.start_backend(name)
             for name, address in self.nodes.items():
-                self.network.add(name, *self._addresses(address))
-                self._count_responses(self.host(name))
+                if name not in self._far:
+                    self.network.add(name, *self._addresses(address))
+            self._add_far()
             for name in self.nodes:
-                self.start_node(name)
+                self._count_responses(self.host(name))
+                # Beyond a router there is no VRRP: such a node is a worker.
+                self.start_node(name, role="worker" if name in self._far else "node")
         except BaseException:
             self.close()
             raise
@@ -207,6 +214,17 @@ class Array:
             text = text.replace(f'vips = ["{VIP}/24"]', f'vips = ["{VIP}/24", "{VIP6}/64"]')
             text += f'[services.http6]\nvip = "{VIP6}"\nport = 80\n'
         self.config.write_text(self._edit(text))
+
+    def _add_far(self) -> None:
+        """Nodes in segments of their own behind one router, and everybody's way there."""
+        if not self._far:
+            return
+        router = self.network.add("router", f"{ROUTER}/24")
+        for place, name in enumerate(self._far):
+            self.network.add_behind(router, name, f"{self.nodes[name]}/24", f"10.78.{place}.254/24")
+        for host in self.network.hosts.values():
+            if host is not router and host.name not in self._far:
+                host.run("ip", "route", "add", "10.78.0.0/16", "via", ROUTER)
 
     @property
     def config(self) -> Path:
@@ -372,6 +390,11 @@ class Array:
         with path.open("wb") as out:
             process = self.client.start(sys.executable, "-m", "lbarray.testbed.traffic", load.to_json(), log=out)
         return Clients(process, path)
+
+    def drain(self, name: str) -> None:
+        """Order a node to take no new connections."""
+        arguments = ("--config", str(self.config), "--node", name, name)
+        self.host(name).run(sys.executable, "-m", "lbarray", "drain", *arguments)
 
     def hold_connections(self, count: int) -> HeldConnections:
         """Open so many connections to the plain service, and keep them; see :meth:`HeldConnections.ask`."""

@@ -26,12 +26,13 @@ ACCEPTS_PER_TURN = 64
 RECOVER_S = 0.2
 
 
-def listening_socket(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
+def listening_socket(host: str, port: int, *, reuse_port: bool = False, mss: int = 0) -> socket.socket:
     """A non-blocking TCP socket that listens on ``host`` and ``port``.
 
     ``TCP_NODELAY`` and keepalive are set here once: accepted connections inherit them.
 
     :param reuse_port: others of this machine may listen there too (``SO_REUSEPORT``).
+    :param mss: octets that a client may send in one segment; 0: as much as the interface allows.
     :raises SystemRefused: the port is taken, the address is not ours, or it needs privilege.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -44,6 +45,8 @@ def listening_socket(host: str, port: int, *, reuse_port: bool = False) -> socke
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if mss:
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, mss)
         listener.bind((host, port))
         listener.listen(BACKLOG)
     except OSError as error:

@@ -33,6 +33,7 @@ class ListenerSpec:
     :ivar http: what its clients may do.
     :ivar protocol: an :class:`lbarray.interfaces.IServiceProtocol`; ``None`` for HTTP.
     :ivar proxies: networks whose connections begin with a PROXY header.
+    :ivar mss: octets that a client may send in one TCP segment; 0: as the interface allows.
     """
 
     name: str
@@ -41,6 +42,7 @@ class ListenerSpec:
     http: HttpSettings = HttpSettings()
     protocol: Any = None
     proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    mss: int = 0
 
 
 def make_store(spec: ListenerSpec, factory: Any, counters: Counters) -> CertificateStore | None:
@@ -187,4 +189,4 @@ class ServedService:
 
 
 def _own_socket(spec: ListenerSpec) -> socket.socket:
-    return listening_socket(str(spec.service_id.address), spec.service_id.port)
+    return listening_socket(str(spec.service_id.address), spec.service_id.port, mss=spec.mss)

@@ -9,7 +9,9 @@ import attrs
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from lbarray.kernel.nexthop import NextHop
 from lbarray.scheduler.maglev import NOBODY
+from lbarray.scheduler.reach import Reach, in_one_segment
 from lbarray.scheduler.service import CHECK_S, GATHER_S, LOST_FOR_GOOD_S, SchedulerService
 from lbarray.scheduler.table import RowTable
 from lbarray.telemetry.counters import Counters
@@ -53,6 +55,7 @@ class SchedulerServiceTests(SynchronousTestCase):
             index=INDEX,
             services=[PlaneSuite.SERVICE],
             table=RowTable(INDEX, 101),
+            reach=in_one_segment("a"),
             counters=Counters(),
             able=self.faults.append,
         )
@@ -122,6 +125,7 @@ class SchedulerServiceTests(SynchronousTestCase):
             index=INDEX,
             services=[PlaneSuite.SERVICE],
             table=RowTable(INDEX, 101),
+            reach=in_one_segment("a"),
             counters=Counters(),
         )
         service.startService()
@@ -153,6 +157,24 @@ class SchedulerServiceTests(SynchronousTestCase):
         self.members.become(report("a"), attrs.evolve(report("b"), incarnation=2))
         self.clock.advance(GATHER_S)
         self.assertEqual(self.history(), {0})
+
+    def test_beyond_a_router(self) -> None:
+        """A worker in another segment is reached by its router in a tunnel; an unknown router is looked for again."""
+        hops = {"b": NextHop(False, b"", 1500)}
+        self.service._reach = Reach(
+            node_name="a",
+            tunnels={"b": "gue"},
+            look=lambda address: hops["b"] if address == report("b").address else NextHop(True, b"", 1500),
+        )
+        self.members.become(report("a"), report("b"), report("c"))
+        self.clock.advance(GATHER_S)
+        self.assertEqual((self.plane.workers[1].tunnel, self.plane.workers[1].mac), ("gue", b""))
+        self.assertEqual(self.plane.workers[2].tunnel, "")
+        hops["b"] = NextHop(False, b"\2\0\0\0\0\x77", 1500)
+        self.clock.pump([0.3, GATHER_S])
+        self.assertEqual(self.plane.workers[1].mac, b"\2\0\0\0\0\x77")
+        self.service.stopService()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_stranger(self) -> None:
         """A member that the configuration does not know gets nothing."""

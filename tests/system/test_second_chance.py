@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from lbarray.testbed.connections import Held
@@ -62,10 +60,6 @@ class SecondChanceTests(SynchronousTestCase):
         self.assertEqual(found.broken_of(nodes), {})
         return found
 
-    def drain(self, array: Array, name: str) -> None:
-        arguments = ("--config", str(array.config), "--node", name, name)
-        array.host(name).run(sys.executable, "-m", "lbarray", "drain", *arguments)
-
     def passed_on(self, array: Array, name: str) -> int:
         status = array.status(name)
         assert status is not None
@@ -79,7 +73,7 @@ class SecondChanceTests(SynchronousTestCase):
             array.start_node("d")
             self.wait_rows(array, "a", set(FOUR))
             self.unbroken(held, {"a", "b", "c"})
-            self.drain(array, "b")
+            array.drain("b")
             self.wait_rows(array, "a", {"a", "c", "d"})
             self.unbroken(held, {"a", "b", "c"})
             array.kill_node("a")
@@ -99,7 +93,7 @@ class SecondChanceTests(SynchronousTestCase):
             wait_for(lambda: array.owners() == ["b"], "a successor", 10)
             self.wait_rows(array, "b", {"b", "c"})
             self.unbroken(held, {"b", "c"})
-            self.drain(array, "c")
+            array.drain("c")
             self.wait_rows(array, "b", {"b"})
             self.unbroken(held, {"b", "c"})
             array.start_node("d")

@@ -39,12 +39,14 @@ class Offered:
     """A service as the node process needs to know it.
 
     :ivar prefix: bits of the client's address that choose the process; ``None``: the whole connection chooses.
+    :ivar mss: octets that a client may send in one TCP segment; 0: as the interface allows.
     :ivar certificates: reads and checks its certificates (``SystemRefused``); called before processes are started.
     """
 
     name: str
     service_id: ServiceId
     prefix: int | None
+    mss: int = 0
     check: Callable[[], object] = lambda: None
 
 
@@ -119,9 +121,8 @@ class WorkerProcesses(Service):
         sockets: list[socket.socket] = []
         try:
             for _ in range(self._count):
-                sockets.append(
-                    listening_socket(str(offered.service_id.address), offered.service_id.port, reuse_port=True)
-                )
+                place = offered.service_id
+                sockets.append(listening_socket(str(place.address), place.port, reuse_port=True, mss=offered.mss))
             self._steer(offered, sockets)
         except Exception:
             for each in sockets:

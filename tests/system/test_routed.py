@@ -1,0 +1,86 @@
+"""A worker beyond a router: the same promises through tunnels as within one segment."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from lbarray.testbed.nodes import NODES, Array, wait_for
+from tests.system.test_array import need_namespaces
+
+WITH_FAR = {**NODES, "d": "10.78.0.4"}
+CONNECTIONS = 600
+
+
+class RoutedTests(SynchronousTestCase):
+    """Three nodes in the VIP's segment, and d behind a router."""
+
+    def setUp(self) -> None:
+        need_namespaces()
+
+    def array(self, tunnel: str, plane: str) -> Array:
+        def edit(text: str) -> str:
+            far = f'address = "{WITH_FAR["d"]}"\n'
+            text = text.replace(far, far + f'tunnel = "{tunnel}"\n').replace("lost_after = 4", "lost_after = 12")
+            return text + f'\n[scheduler]\nplane = "{plane}"\nfeedback = false\nslow_start = "1s"\n'
+
+        array = Array(nodes=WITH_FAR, far=["d"], edit=edit)
+        self.addCleanup(array.close)
+        array.__enter__()
+        array.wait_ready()
+        return array
+
+    def carried(self, array: Array) -> None:
+        """Small and large answers and uploads, by every node, each directly."""
+        seen = set()
+        for load in (
+            array.load(count=80, threads=2),
+            array.load(count=40, threads=2, tls=True),
+            array.load(count=20, path="/large.bin", threads=2),
+        ):
+            answers = array.ask(load)
+            self.assertEqual([answer for answer in answers if not answer.good], [])
+            seen |= {answer.node for answer in answers}
+        self.assertEqual(seen, set(WITH_FAR))
+        self.assertEqual(array.responses_through("a"), 0)
+        # Segments as large as the client may send have to fit through the tunnel.
+        upload = array.folder / "upload"
+        upload.write_bytes(b"u" * 300_000)
+        for _ in range(12):
+            said = array.client.run(
+                *("curl", "-s", "-m", "5", "-H", "Expect:", "--data-binary", f"@{upload}"),
+                *("-o", "/dev/null", "-w", "%{http_code}", "http://10.77.0.100/order"),
+            )
+            self.assertEqual(said, "200")
+        status = array.status("a")
+        assert status is not None
+        self.assertEqual(status["scheduler"]["verdicts"]["dropped_too_big"], 0)
+        self.assertGreater(status["scheduler"]["workers"]["d"]["octets"], 300_000)
+
+    def test_gue(self) -> None:
+        """By GUE, with a second chance across the router when d is drained and the scheduler dies."""
+        array = self.array("gue", "tc")
+        self.carried(array)
+        held = array.hold_connections(CONNECTIONS)
+        self.addCleanup(held.close)
+        first = held.ask()
+        self.assertEqual(first.broken, {})
+        self.assertIn("d", first.nodes)
+        array.drain("d")
+
+        def rows(asked: str, wanted: set[str]) -> bool:
+            status = array.status(asked)
+            workers = status["scheduler"]["workers"] if status else {}
+            return {name for name, worker in workers.items() if worker["rows"]} == wanted
+
+        wait_for(lambda: rows("a", {"a", "b", "c"}), "the rows without d", 10, 0.1)
+        self.assertEqual(held.ask().broken, {})
+        array.kill_node("a")
+        wait_for(lambda: array.owners() == ["b"], "a successor", 10)
+        wait_for(lambda: rows("b", {"b", "c"}), "the rows without a", 10, 0.1)
+        self.assertEqual(held.ask().broken_of({"b", "c", "d"}), {})
+
+    def test_ipip(self) -> None:
+        """By IPIP, as generic XDP, which meets packets as they were on the wire: here no host may send larger ones."""
+        array = self.array("ipip", "xdp-generic")
+        array.client.run("ethtool", "-K", "eth0", "tso", "off", "gso", "off")
+        self.carried(array)
