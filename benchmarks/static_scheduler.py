@@ -9,12 +9,16 @@ import json
 import sys
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 from twisted.internet import reactor
 
 from lbarray.bpf.build import object_path
+from lbarray.kernel.addresses import undoers as address_undoers
 from lbarray.kernel.journal import Journal
-from lbarray.scheduler.bpf_plane import BpfPlane, undoers
+from lbarray.scheduler import bpf_plane, packet_plane
+from lbarray.scheduler.bpf_plane import BpfPlane
+from lbarray.scheduler.packet_plane import PacketPlane
 from lbarray.scheduler.reach import in_one_segment
 from lbarray.scheduler.service import SchedulerService
 from lbarray.scheduler.table import RowTable
@@ -32,19 +36,23 @@ def main(argument: str) -> None:
     ]
     index = {report.name: place for place, report in enumerate(reports)}
     table = RowTable(index)
-    journal = Journal(Path(wanted["folder"]) / "journal.json", undoers())
+    undoers = {**address_undoers(), **bpf_plane.undoers(), **packet_plane.undoers()}
+    common: dict[str, Any] = {
+        "interface": "eth0",
+        "table_size": table.size,
+        "secret": bytes(range(16)),
+        "self_index": len(index),
+        "journal": Journal(Path(wanted["folder"]) / "journal.json", undoers),
+    }
+    plane: BpfPlane | PacketPlane
+    if wanted["plane"] == "packet":
+        plane = PacketPlane(reactor=reactor, **common)
+    else:
+        plane = BpfPlane(mode=wanted["plane"], object_path=object_path, **common)
     service = SchedulerService(
         clock=reactor,
         node_name="scheduler",
-        plane=BpfPlane(
-            interface="eth0",
-            mode=wanted.get("plane", "tc"),
-            table_size=table.size,
-            secret=bytes(range(16)),
-            self_index=len(index),
-            journal=journal,
-            object_path=object_path,
-        ),
+        plane=plane,
         members=MemoryMembers(*reports),
         index=index,
         services=[PlaneService(ServiceId(ip_address(wanted["vip"]), 80))],

@@ -6,6 +6,7 @@
 #define MAX_WORKERS 256
 #define MAX_SERVICES 64
 #define MAX_VIPS 64
+#define FRONTS 4
 #define MAX_ROWS 655373
 #define MAX_FLOWS 262144
 #define MAX_FRAGMENTS 4096
@@ -26,18 +27,6 @@
 /* Without this the compiler copies addresses octet by octet. */
 #define WORDS __attribute__((aligned(4)))
 
-struct config {
-	__u64 secret[2];  /* of the flow hash; the same on every node */
-	__u64 peer_bits;  /* bit n: a peer's MAC address ends in n modulo 64 */
-	__u8 mac[8] WORDS; /* this node's, and two octets of nothing */
-	__u8 address[16] WORDS; /* this node's: the outer source of tunnels, and where they end */
-	__u32 ifindex;    /* where forwarded frames leave */
-	__u32 table_size; /* rows of the table */
-	__u16 self;       /* this node's worker index */
-	__u16 tunnels;    /* 1: what other nodes encapsulate is taken out */
-	__u32 mtu;        /* octets of a packet that leave in one frame */
-};
-
 struct service_key {
 	__u8 address[16] WORDS;
 	__u16 port;
@@ -53,6 +42,26 @@ struct service {
 	__u8 slot;   /* its place among the shares */
 	__u8 pad[5];
 	__u64 mask[2]; /* bits of a client's address that count when hashing by client; network order */
+};
+
+/* The first services once more, where a comparison finds them: a look-up by hash takes longer than all of them. */
+struct front {
+	struct service_key key;
+	__u32 pad;
+	struct service service;
+};
+
+struct config {
+	__u64 secret[2];  /* of the flow hash; the same on every node */
+	__u64 peer_bits;  /* bit n: a peer's MAC address ends in n modulo 64 */
+	__u8 mac[8] WORDS; /* this node's, and two octets of nothing */
+	__u8 address[16] WORDS; /* this node's: the outer source of tunnels, and where they end */
+	__u32 ifindex;    /* where forwarded frames leave */
+	__u32 table_size; /* rows of the table */
+	__u16 self;       /* this node's worker index */
+	__u16 tunnels;    /* 1: what other nodes encapsulate is taken out */
+	__u32 mtu;        /* octets of a packet that leave in one frame */
+	struct front fronts[FRONTS];
 };
 
 /* Who gets the new connections, and the last three who did before, the newest first. */

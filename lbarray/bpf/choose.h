@@ -5,6 +5,21 @@
 #include "flow.h"
 #include "socket.h"
 
+static __always_inline const struct service *find_service(const struct packet *packet, const struct config *config)
+{
+	const __u32 *wanted = (const __u32 *)&packet->flow.to;
+
+#pragma unroll
+	for (int place = 0; place < FRONTS; place++) {
+		const __u32 *key = (const __u32 *)&config->fronts[place].key;
+
+		if (key[4] == wanted[4] && key[3] == wanted[3] && key[2] == wanted[2] && key[1] == wanted[1] &&
+		    key[0] == wanted[0])
+			return &config->fronts[place].service;
+	}
+	return bpf_map_lookup_elem(&services, &packet->flow.to);
+}
+
 static __always_inline struct row *find_row(const struct packet *packet, const struct service *service,
 					    const struct config *config)
 {

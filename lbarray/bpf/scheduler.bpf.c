@@ -90,7 +90,7 @@ static __always_inline int parse(struct cursor *cursor, struct packet *packet, c
 static __always_inline int choose(void *context, struct cursor *cursor, struct packet *packet,
 				  const struct config *config, struct worker **worker, __u32 octets)
 {
-	struct service *service;
+	const struct service *service;
 	struct row *row;
 	int verdict = parse(cursor, packet, config, octets);
 
@@ -98,7 +98,7 @@ static __always_inline int choose(void *context, struct cursor *cursor, struct p
 		return follow_first_fragment(packet, worker);
 	if (verdict != GO_ON)
 		return refuse(packet, verdict);
-	service = bpf_map_lookup_elem(&services, &packet->flow.to);
+	service = find_service(packet, config);
 	if (!service)
 		return PASSED_NO_SERVICE;
 	packet->slot = service->slot;

@@ -19,7 +19,7 @@ __all__ = ["flow_secret", "make_plane", "segments_through_tunnels"]
 
 #: Drivers whose XDP accepts a program and then loses what it sends back, with the reason.
 _UNFIT_FOR_XDP = {
-    "veth": "veth loses the frames that XDP sends back unless its other end runs NAPI too",
+    "veth": "veth loses the frames that XDP sends back unless its other end has an XDP program too",
 }
 
 

@@ -13,6 +13,8 @@ __all__ = [
     "FATE",
     "FLOW",
     "FRAGMENT",
+    "FRONT",
+    "FRONTS",
     "GUE_PORT",
     "GUE_PRIVATE",
     "MARK_ONCE",
@@ -44,6 +46,7 @@ __all__ = [
 MAX_WORKERS = 256
 MAX_SERVICES = 64
 MAX_VIPS = 64
+FRONTS = 4
 MAX_ROWS = 655373
 MAX_FLOWS = 262144
 MAX_FRAGMENTS = 4096
@@ -55,9 +58,10 @@ GUE_PRIVATE = 0x4C42
 TUNNEL_MARK = 0x4C
 
 U32 = struct.Struct("=I")
-CONFIG = struct.Struct("=16sQ6s2x16sIIHHI")
+CONFIG = struct.Struct("=16sQ6s2x16sIIHHI192s")
 SERVICE_KEY = struct.Struct("=16s2sBB")
 SERVICE = struct.Struct("=BBB5x16s")
+FRONT = struct.Struct("=20s4x24s")
 ROW = struct.Struct("=HHHH")
 WORKER = struct.Struct("=6sBB16s")
 FLOW = struct.Struct("=16s20s2s2x")

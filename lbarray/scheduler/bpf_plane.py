@@ -16,6 +16,8 @@ from lbarray.kernel.links import link
 from lbarray.scheduler.abi import (
     CONFIG,
     FLOW,
+    FRONT,
+    FRONTS,
     MAX_SERVICES,
     MAX_WORKERS,
     NOBODY,
@@ -168,7 +170,9 @@ class BpfPlane:
             bits |= 1 << (peer[5] & 63)
         own = mapped(self._address) if self._address is not None else bytes(16)
         tunnels = bool(_tunnel_peers(self._workers))
-        value = CONFIG.pack(self._secret, bits, mac, own, index, self._table_size, self._self, tunnels, self.mtu or mtu)
+        value = CONFIG.pack(
+            self._secret, bits, mac, own, index, self._table_size, self._self, tunnels, self.mtu or mtu, self._fronts()
+        )
         self._map("configs").update(U32.pack(0), value)
 
     def set_active(self, vips: Collection[Address]) -> None:
@@ -177,17 +181,30 @@ class BpfPlane:
 
     def set_services(self, services: Sequence[PlaneService]) -> None:
         slots = self._slots_for([service.id for service in services])
-        wanted = {
-            pack_service_key(each.id): SERVICE.pack(
-                each.hash_by, each.id.address in self._active, slots[each.id], client_mask(each)
-            )
-            for each in services
-        }
+        wanted = {pack_service_key(each.id): self._pack_service(each, slots[each.id]) for each in services}
         vips = {mapped(each.id.address): U32.pack(each.id.address in self._active) for each in services}
         _replace(self._map("services"), wanted, {pack_service_key(each.id) for each in self._services})
         _replace(self._map("vips"), vips, {mapped(each.id.address) for each in self._services})
         self._services = tuple(services)
         self._slots = slots
+        self._refresh()
+
+    def _fronts(self) -> bytes:
+        """The services of the first slots once more; a service keeps its place among them as long as its slot."""
+        fronts = bytearray(FRONT.size * FRONTS)
+        for each in self._services:
+            slot = self._slots[each.id]
+            if slot < FRONTS:
+                FRONT.pack_into(fronts, slot * FRONT.size, pack_service_key(each.id), self._pack_service(each, slot))
+        return bytes(fronts)
+
+    def _pack_service(self, service: PlaneService, slot: int) -> bytes:
+        active = service.id.address in self._active
+        return SERVICE.pack(service.hash_by, active, slot, client_mask(service))
+
+    def _refresh(self) -> None:
+        place = link(self._interface)
+        self._write_config(place.index, place.mac, place.mtu)
 
     def _slots_for(self, services: Sequence[ServiceId]) -> dict[ServiceId, int]:
         """A place among the shares for each service; a new one begins with nothing counted.
@@ -221,8 +238,7 @@ class BpfPlane:
             held.update(U32.pack(index), bytes(WORKER.size))
         _replace(self._map("peers"), _peers(self._workers), set(_peers(before)))
         _replace(self._map("tunnel_peers"), _tunnel_peers(self._workers), set(_tunnel_peers(before)))
-        place = link(self._interface)
-        self._write_config(place.index, place.mac, place.mtu)
+        self._refresh()
 
     def apply(self, rows: bytes) -> None:
         if len(rows) != self._table_size * ROW.size:

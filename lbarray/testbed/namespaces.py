@@ -205,6 +205,11 @@ class Network:
             path = f"/sys/class/net/{interface}/queues/rx-0/rps_cpus"
             run(["ip", "netns", "exec", namespace, "sh", "-c", f"echo {1 << cpu:x} > {path}"])
 
+    def attach_at_switch(self, name: str, program: Path | None) -> None:
+        """Attach a compiled XDP program to the host's port at the switch, in the driver, or take it away."""
+        attached = ["obj", str(program), "sec", "xdp"] if program is not None else ["off"]
+        run(["ip", "-n", self._switch, "link", "set", f"p-{name}"[:15], "xdpdrv", *attached])
+
     def link(self, name: str, up: bool) -> None:
         """Pull the host's cable at the switch, or plug it in again."""
         port = f"p-{name}"[:15]

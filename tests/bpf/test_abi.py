@@ -37,6 +37,7 @@ class AbiTests(SynchronousTestCase):
             "config": abi.CONFIG,
             "service_key": abi.SERVICE_KEY,
             "service": abi.SERVICE,
+            "front": abi.FRONT,
             "row": abi.ROW,
             "worker": abi.WORKER,
             "flow": abi.FLOW,

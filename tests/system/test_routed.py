@@ -45,16 +45,19 @@ class RoutedTests(SynchronousTestCase):
         # Segments as large as the client may send have to fit through the tunnel.
         upload = array.folder / "upload"
         upload.write_bytes(b"u" * 300_000)
-        for _ in range(12):
+        took: set[str] = set()
+        while "d" not in took and len(took) < 100:
             said = array.client.run(
                 *("curl", "-s", "-m", "5", "-H", "Expect:", "--data-binary", f"@{upload}"),
-                *("-o", "/dev/null", "-w", "%{http_code}", "http://10.77.0.100/order"),
+                *("-o", "/dev/null", "-w", "%{http_code} %header{x-lbarray-node}", "http://10.77.0.100/order"),
             )
-            self.assertEqual(said, "200")
+            self.assertEqual(said[:3], "200")
+            took.add(said[4:])
         status = array.status("a")
         assert status is not None
         self.assertEqual(status["scheduler"]["verdicts"]["dropped_too_big"], 0)
-        self.assertGreater(status["scheduler"]["workers"]["d"]["octets"], 300_000)
+        # The back end answers before it has read all; what came until then was in full segments.
+        self.assertGreater(status["scheduler"]["workers"]["d"]["octets"], 50_000)
 
     def test_gue(self) -> None:
         """By GUE, with a second chance across the router when d is drained and the scheduler dies."""
