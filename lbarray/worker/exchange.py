@@ -145,7 +145,10 @@ class Exchange:
         """The request is complete."""
         self.request_complete = True
         request, backend = self.request, self._backend
-        if self._held is not None or request is None:
+        if request is None:
+            return
+        if self._held is not None:
+            self.deadline = self.factory.seconds() + self._response_timeout_s
             return
         if backend is None:
             if self._assignment is None:  # answered
@@ -501,6 +504,11 @@ class Exchange:
             counters.add("timeouts", "request_body")
             self.give_up(Outcome.CLIENT_GONE)
             self.answer(408)
+            return
+        if self._held is not None:
+            counters.add("timeouts", "queue")
+            self.give_up(Outcome.CLIENT_GONE)  # no back end is to blame
+            self.answer(503)
             return
         counters.add("timeouts", "response")
         self.give_up(Outcome.TIMED_OUT)

@@ -113,6 +113,20 @@ class RepeatTests(Engine):
         self.factory.sweep()
         await client.until(lambda: client.got.startswith(b"HTTP/1.1 504"))
 
+    async def test_queue_without_end(self) -> None:
+        """A request that still waits for a back end when its time is up: 503, and no back end is blamed."""
+        self.serve(answer(OK))
+        self.requests.waiting = True
+        client = await self.connect()
+        client.transport.write(self.get())
+        while not self.requests.queue:
+            await deferLater(reactor, 0.005)
+        for connection in self.factory.connections:
+            connection.deadline = 0.0
+        self.factory.sweep()
+        await client.until(lambda: client.got.startswith(b"HTTP/1.1 503"))
+        self.assertEqual(self.requests.outcomes, [Outcome.CLIENT_GONE])
+
     async def test_route_of_its_own_size(self) -> None:
         """A route's limit of content holds for chunks, too: 413."""
         self.serve(lambda backend, data: None)
