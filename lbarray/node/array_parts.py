@@ -159,7 +159,11 @@ def make_prober(
         assumed=lambda: {worker.name for worker in scheduler.table.workers},
         changed=changed,
         open_wire=lambda addresses, heard: ProbeWire(
-            reactor=reactor, interface=config.interface_of(own), addresses=addresses, heard=heard
+            reactor=reactor,
+            interface=config.interface_of(own),
+            addresses=addresses,
+            tunnels_from=own.address,
+            heard=heard,
         ),
         counters=counters,
     )

@@ -18,7 +18,10 @@ from zope.interface import implementer
 from lbarray.errors import SystemRefused
 from lbarray.kernel.links import link
 from lbarray.kernel.rawsocket import answer_socket, packet_socket
+from lbarray.scheduler.abi import mapped
+from lbarray.scheduler.headers import parse
 from lbarray.scheduler.probe import Answer, Heard, PathTable, Probe, Verdict, read_answer, reset, syn
+from lbarray.scheduler.tunnel import encapsulate, outer_length
 from lbarray.telemetry.counters import Counters
 from lbarray.values import Address, NodeReport, ServiceId, WorkerTarget
 
@@ -28,6 +31,16 @@ __all__ = ["FIRST_PORT", "ProbeService", "ProbeWire"]
 FIRST_PORT, LAST_PORT = 61000, 65535
 #: Every so many rounds a probe is full-sized.
 FULL_SIZED_EVERY = 5
+
+
+def frame_for(packet: bytes, target: WorkerTarget, mac: bytes, own: bytes) -> bytes:
+    """The Ethernet frame in which a plane sends an IP packet of a client to a worker.
+
+    :param mac: this node's; :param own: its address, where tunnels begin, sixteen octets.
+    """
+    kind = b"\x86\xdd" if packet[0] >> 4 == 6 else b"\x08\x00"
+    frame = target.mac + mac + kind + packet
+    return encapsulate(frame, parse(frame, b"", ()), target, own, mac, 0) if target.tunnel else frame
 
 
 @implementer(IReadDescriptor)
@@ -68,14 +81,22 @@ class _Answers:
 class ProbeWire:
     """Packet sockets on one interface: frames out, answers to our addresses in.
 
+    :param tunnels_from: this node's address, where its tunnels begin.
     :param heard: called with each answer that comes in.
     """
 
     def __init__(
-        self, *, reactor: Any, interface: str, addresses: Iterable[Address], heard: Callable[[Heard], None]
+        self,
+        *,
+        reactor: Any,
+        interface: str,
+        addresses: Iterable[Address],
+        tunnels_from: Address,
+        heard: Callable[[Heard], None],
     ) -> None:
         """:raises SystemRefused: no privilege, or no such interface."""
         place = link(interface)
+        self._tunnels_from = mapped(tunnels_from)
         self.mac = place.mac
         self.mtu = place.mtu
         self._reactor = reactor
@@ -100,9 +121,9 @@ class ProbeWire:
 
     def send(self, packet: bytes, target: WorkerTarget) -> bool:
         """Send an IP packet to a worker as its clients' packets are sent; false when it cannot leave."""
-        kind = b"\x86\xdd" if packet[0] >> 4 == 6 else b"\x08\x00"
+        frame = frame_for(packet, target, self.mac, self._tunnels_from)
         try:
-            self._out.send(target.mac + self.mac + kind + packet)
+            self._out.send(frame)
         except OSError:
             return False
         return True
@@ -163,7 +184,6 @@ class ProbeService(Service):
         self._wire: Any = None
         self._active = False
         self._round = 0
-        self._beyond: set[str] = set()
         self._pending: dict[int, _Pending] = {}
         self._workers: dict[str, NodeReport] = {}
         self._port = FIRST_PORT
@@ -183,7 +203,7 @@ class ProbeService(Service):
         """The workers that are proved, this node too; ``None`` while we are not scheduler or do not probe."""
         if self._wire is None:
             return None
-        return self._table.able() | {self._node_name} | self._beyond
+        return self._table.able() | {self._node_name}
 
     def reconfigure(self, services: Sequence[ServiceId]) -> None:
         """Probe these services from now on. New ones are proved where the worker was."""
@@ -235,14 +255,11 @@ class ProbeService(Service):
             self._gathering = self._clock.callLater(0, self._watch)
 
     def _others(self) -> dict[str, NodeReport]:
-        others = {
+        return {
             report.name: report
             for report in self._members.members()
             if report.accepting and report.name != self._node_name
         }
-        # Probes do not go through tunnels: the word of workers beyond a router has to do.
-        self._beyond = {name for name, report in others.items() if self._target_for(report).tunnel}
-        return {name: report for name, report in others.items() if name not in self._beyond}
 
     def _watch(self, assumed: set[str] | frozenset[str] = frozenset()) -> None:
         self._gathering = None
@@ -278,7 +295,7 @@ class ProbeService(Service):
             return  # more probes under way than ports: the next round will see
         probe = Probe(service, self._addresses[service.address.version], self._port, secrets.randbits(32))
         self._pending[self._port] = _Pending(report.name, service, probe, full, self._clock.seconds())
-        if self._wire.send(syn(probe, self._wire.mtu if full else 0), target):
+        if self._wire.send(syn(probe, self._wire.mtu - outer_length(target) if full else 0), target):
             self._counters.add("probes_sent")
         else:
             # Our side's fault, such as an interface that is down: it says nothing of the worker.

@@ -13,8 +13,10 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from lbarray.errors import SystemRefused
+from lbarray.scheduler.abi import mapped
 from lbarray.scheduler.probe import Answer, Heard, PathTable, Probe, Verdict, able_workers, read_answer, reset, syn
-from lbarray.scheduler.prober import FULL_SIZED_EVERY, ProbeService
+from lbarray.scheduler.prober import FULL_SIZED_EVERY, ProbeService, frame_for
+from lbarray.scheduler.tunnel import find_tunnel, outer_length
 from lbarray.telemetry.counters import Counters
 from lbarray.testing import MemoryMembers
 from lbarray.values import NodeReport, Role, ServiceId, WorkerTarget
@@ -105,6 +107,25 @@ class PacketTests(SynchronousTestCase):
         for whole in (answer(PROBE, 0x12), answer(PROBE6, 0x12)):
             for end in range(len(whole)):
                 self.assertIsNone(read_answer(whole[:end]))
+
+
+class FrameTests(SynchronousTestCase):
+    """On the wire."""
+
+    def test_frames(self) -> None:
+        """A probe goes to the worker's MAC address, or in a tunnel out of which the worker takes it."""
+        own, router = b"\2\0\0\0\0\1", b"\2\0\0\0\0\x99"
+        for probe, kind in ((PROBE, b"\x08\x00"), (PROBE6, b"\x86\xdd")):
+            packet = syn(probe, 400)
+            target = WorkerTarget(1, "b", IPv4Address("198.51.100.4"), router)
+            self.assertEqual(frame_for(packet, target, own, mapped(OWN)), router + own + kind + packet)
+            for tunnel in ("gue", "ipip"):
+                beyond = attrs.evolve(target, tunnel=tunnel)
+                frame = frame_for(packet, beyond, own, mapped(OWN))
+                self.assertEqual(len(frame), 14 + outer_length(beyond) + 400)
+                found = find_tunnel(frame, mapped(target.address), {mapped(OWN)})
+                assert found is not None
+                self.assertEqual(found.frame[12:], kind + packet)
 
 
 class PathTableTests(SynchronousTestCase):

@@ -56,6 +56,9 @@ class RoutedTests(SynchronousTestCase):
         status = array.status("a")
         assert status is not None
         self.assertEqual(status["scheduler"]["verdicts"]["dropped_too_big"], 0)
+        # Probes go the same way, small and full-sized.
+        self.assertEqual(set(status["probes"]["workers"]["d"].values()), {"able"})
+        self.assertEqual(status["probes"]["only_small_packets"], [])
         # The back end answers before it has read all; what came until then was in full segments.
         self.assertGreater(status["scheduler"]["workers"]["d"]["octets"], 10_000)
 
