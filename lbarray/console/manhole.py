@@ -57,6 +57,10 @@ class Prompt(ColoredManhole):
         self.terminal.write(self.ps[self.pn])
         self.setInsertMode()
 
+    def terminalSize(self, width: int, height: int) -> None:
+        """Twisted's own clears the screen, and the welcome with it: the size is told right after the entrance."""
+        self.width, self.height = width, height
+
     def lineReceived(self, line: bytes) -> None:
         text = line.decode("utf-8", "replace")
         if text.strip():

@@ -156,6 +156,9 @@ def _node_table(view: NodeView) -> str:
         ["up for s", status["uptime_s"]],
         ["configuration", _part(status, "configuration").get("version")],
     ]
+    own = _part(status, "membership", "members", view.node)
+    if own:
+        rows.append(["owns", ", ".join(own.get("owned") or ()) or "no VIP"])
     states = {name: router.get("state") for name, router in _part(status, "failover", "routers").items()}
     rows += [[f"failover {name}", state] for name, state in states.items()] or [["failover", "standalone"]]
     rows += [[f"{name} {label}".strip(), value] for name, label, value in view.counters]

@@ -88,6 +88,14 @@ class PromptTests(SynchronousTestCase):
         self.shown = transport
         return server
 
+    def test_welcome_stays(self) -> None:
+        """The terminal's size, which is told after the entrance, does not wipe the welcome away."""
+        server = self.enter()
+        before = self.shown.value()
+        self.assertIn(b"Node a of array shop", before)
+        server.terminalProtocol.terminalSize(132, 50)
+        self.assertEqual(self.shown.value(), before)
+
     def test_completion(self) -> None:
         """TAB completes a name, and what can be done with it; several are shown."""
         server = self.enter()
