@@ -64,7 +64,8 @@ class Daemon(NodeService):
         self.log.info("running as {user} with {capabilities}", user=user, capabilities=", ".join(keep))
 
     def _begun(self) -> None:
-        """SIGHUP, as ``systemctl reload`` sends it, means: take up the configuration file as it is now."""
+        """SIGHUP, as ``systemctl reload`` sends it, means: take up the configuration file as it is now. SIGUSR1, as
+        logrotate sends it: open the logs anew."""
 
         def reload() -> None:
             with contextlib.suppress(ArrayError):  # the log has it already
@@ -72,6 +73,15 @@ class Daemon(NodeService):
 
         # A handler may run between any two instructions: the work is done in the reactor's own time.
         signal.signal(signal.SIGHUP, lambda number, frame: self.reactor.callFromThread(reload))
+        before = signal.getsignal(signal.SIGUSR1)  # twistd's own, for its --logfile
+
+        def reopen(number: int, frame: Any) -> None:
+            if callable(before):
+                before(number, frame)
+            if self.worker is not None:
+                self.reactor.callFromThread(self.worker.reopen_logs)
+
+        signal.signal(signal.SIGUSR1, reopen)
         self._supervisor.startService()
 
     def stopService(self) -> Deferred[Any]:

@@ -121,7 +121,9 @@ class MembershipService(Service):
         super().startService()
         self._loop.start(self._interval_s)
         self._first_look = self._reactor.callLater(self.table.lost_after_s, self._look_around)
-        self._settling = self._reactor.callLater(SETTLE_INTERVALS * self._interval_s, self._settle)
+        # From when the reactor runs: the parts that start behind this one take their time, and heartbeats that came
+        # meanwhile still wait in the socket.
+        self._settling = self._reactor.callLater(0, self._begin_to_settle)
 
     def stopService(self) -> Any:
         """Say farewell, so that nobody has to wait for our silence."""
@@ -209,6 +211,9 @@ class MembershipService(Service):
             self._apply(self.table.heard(report, self._reactor.seconds()))
             if not self.settled and self._peers.keys() <= {known.name for known in self.table.reports()}:
                 self._settle()
+
+    def _begin_to_settle(self) -> None:
+        self._settling = self._reactor.callLater(SETTLE_INTERVALS * self._interval_s, self._settle)
 
     def _settle(self) -> None:
         if self._settling is not None and self._settling.active():

@@ -85,7 +85,7 @@ def offered_services(config: Config, node_name: str, counters: Counters) -> list
             service_id=spec.service_id,
             prefix=_prefix(config, spec),
             mss=spec.mss,
-            check=lambda spec=spec: make_store(spec, None, counters),  # type: ignore[misc]
+            check=lambda spec=spec: make_store(spec, (), counters),  # type: ignore[misc]
         )
         for spec in listener_specs(config, node_name)
     ]

@@ -144,8 +144,8 @@ class SchedulerService(Service):
     def _changed(self, members: Sequence[NodeReport]) -> None:
         if self._gathering is None:
             wait_s = max(0.0, self._updated_at + GATHER_S - self._clock.seconds())
-            if wait_s:
-                self._gathering = self._clock.callLater(wait_s, self._update)
+            if wait_s or not self.table.generation:
+                self._gathering = self._clock.callLater(wait_s or GATHER_S, self._update)
             else:
                 self._update()
 

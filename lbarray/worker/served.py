@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
@@ -45,15 +45,16 @@ class ListenerSpec:
     mss: int = 0
 
 
-def make_store(spec: ListenerSpec, factory: Any, counters: Counters) -> CertificateStore | None:
+def make_store(spec: ListenerSpec, alpn: Sequence[bytes], counters: Counters) -> CertificateStore | None:
     """The certificates of a service, read and checked; ``None`` for a plain one.
 
+    :param alpn: the protocols that the service speaks, by preference.
     :raises SystemRefused: a certificate or its key will not do.
     """
     tls = spec.tls
     if tls is None:
         return None
-    policy = Policy(profile=tls.profile, protocols=factory.alpn, clients=tls.clients)
+    policy = Policy(profile=tls.profile, protocols=tuple(alpn), clients=tls.clients)
     store = CertificateStore(service=spec.name, files=tls.files, policy=policy, strict=tls.strict, counters=counters)
     store.load()
     return store

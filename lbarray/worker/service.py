@@ -117,7 +117,7 @@ class WorkerService(Service):
             reactor=self._reactor,
             spec=spec,
             factory=factory,
-            store=make_store(spec, factory, self._counters),
+            store=make_store(spec, factory.alpn, self._counters),
             counters=self._counters,
             listening=self._listening,
         )
@@ -163,7 +163,7 @@ class WorkerService(Service):
         stays = {spec.name for spec in listeners if spec.name in self._listeners and self._same_place(spec)}
         connector = self._make_connector(backend_tls or {}, proxy_protocol or {})
         stores = {
-            spec.name: make_store(spec, self._listeners[spec.name].factory, self._counters)
+            spec.name: make_store(spec, self._listeners[spec.name].factory.alpn, self._counters)
             for spec in listeners
             if spec.name in stays
         }

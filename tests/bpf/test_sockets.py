@@ -27,7 +27,9 @@ class HeldTests(SynchronousTestCase):
     def setUp(self) -> None:
         own_network(self)
         for address in (HERE, CLIENT, HERE6, CLIENT6):
-            subprocess.run(["ip", "addr", "add", f"{address}/{address.max_prefixlen}", "dev", "lo"], check=True)
+            at_once = ["nodad"] if address.version == 6 else []
+            place = f"{address}/{address.max_prefixlen}"
+            subprocess.run(["ip", "addr", "add", place, "dev", "lo", *at_once], check=True)
         self.listeners = {}
         for address in (HERE, HERE6):
             family = socket.AF_INET if address.version == 4 else socket.AF_INET6

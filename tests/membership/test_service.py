@@ -148,6 +148,7 @@ class ServiceTests(SynchronousTestCase):
         alone, _ = array(Segment(), "a", "b", deaf=True)
         self.assertFalse(alone.service.settled)
         segment = alone.segment
+        segment.advance(0.0)  # the reactor runs
         segment.advance(1.0)
         self.assertTrue(alone.service.settled)
         alone.service.stopService()

@@ -195,10 +195,11 @@ class PushAndUpgradeTests(OperatingCase):
     def upgrade(self, array: Array) -> subprocess.CompletedProcess[str]:
         """Run the script, with namespaces in place of ssh and a restart by hand in place of systemd's."""
         folder = array.folder
+        ours = array.host("a").namespace.rpartition("-")[0]
         start = shlex.join([*twistd(), "-n", "--pidfile=", "lbarray", "--config"])
         (folder / "on").write_text(
             "#!/bin/sh\n"
-            f"namespace=$(ip netns list | grep -o 'lba-{os.getpid()}-[0-9]*-'$1'\\>')\nshift\n"
+            f"namespace=$(ip netns list | grep -o '{ours}-'$1'\\>')\nshift\n"
             'exec ip netns exec "$namespace" sh -c "$*"\n'
         )
         (folder / "restart").write_text(
