@@ -148,8 +148,8 @@ class ServiceTests(SynchronousTestCase):
         alone, _ = array(Segment(), "a", "b", deaf=True)
         self.assertFalse(alone.service.settled)
         segment = alone.segment
-        segment.advance(0.0)  # the reactor runs
-        segment.advance(1.0)
+        for _ in range(8):
+            segment.advance(0.5)
         self.assertTrue(alone.service.settled)
         alone.service.stopService()
         self.assertFalse(alone.service.settled)
