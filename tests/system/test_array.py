@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import re
@@ -15,6 +14,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from lbarray.testbed.namespaces import remove_leftovers, run
 from lbarray.testbed.nodes import BACKENDS, CDN, NODES, SITE, VIP, Array, twistd, wait_for
+from tests.system.sharing import shared
 
 NEEDED = ("ip", "nft", "nginx", "curl", "clang")
 
@@ -29,17 +29,11 @@ def need_namespaces() -> None:
         raise SkipTest(why)
 
 
-_shared: list[Array] = []
-
-
-def shared_array() -> Array:
-    """An array that several tests look at; it goes when the tests end."""
-    if not _shared:
-        array = Array()
-        atexit.register(array.close)
-        _shared.append(array.__enter__())
-        array.wait_ready()
-    return _shared[0]
+def ready_array() -> Array:
+    """An array that several tests look at."""
+    array = Array().__enter__()
+    array.wait_ready()
+    return array
 
 
 class ArrayTests(SynchronousTestCase):
@@ -47,7 +41,7 @@ class ArrayTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         need_namespaces()
-        self.it = shared_array()
+        self.it = shared(ready_array)
 
     def curl(self, *arguments: str, tls: bool = True) -> str:
         """The answer of the site to curl, in the client's namespace."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import signal
 import sys
@@ -16,10 +15,18 @@ from twisted.trial.unittest import SynchronousTestCase
 from lbarray.testbed.nodes import BACKENDS, SITE, VIP, Array, wait_for
 from lbarray.testbed.persistent import KINDS, first_path, known_by, visits, with_pools
 from lbarray.testbed.visitors import Visit, Welcome
+from tests.system.sharing import shared
 from tests.system.test_array import need_namespaces
 
 #: Clients of each kind; ``python -m benchmarks persistence`` takes 10,000.
 CLIENTS_OF_EACH = int(os.environ.get("LBARRAY_CLIENTS", "600"))
+
+
+def array_with_pools() -> Array:
+    """An array that several tests look at."""
+    array = Array(edit=with_pools).__enter__()
+    array.wait_ready()
+    return array
 
 
 class BalancingTests(SynchronousTestCase):
@@ -27,12 +34,7 @@ class BalancingTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         need_namespaces()
-        if not _shared:
-            array = Array(edit=with_pools)
-            atexit.register(array.close)
-            _shared.append(array.__enter__())
-            array.wait_ready()
-        self.it = _shared[0]
+        self.it = shared(array_with_pools)
 
     def first_visits(self, kind: str) -> list[Welcome]:
         numbers = range(CLIENTS_OF_EACH)
@@ -147,6 +149,3 @@ class BalancingTests(SynchronousTestCase):
             self.assertNotIn(owner, {welcome.node for welcome in again})
             moved = [then for then, now in zip(welcomes, again, strict=True) if then.backend != now.backend]
             self.assertEqual(moved, [], kind)
-
-
-_shared: list[Array] = []

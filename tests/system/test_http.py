@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import base64
 import hashlib
 import os
@@ -21,6 +20,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from lbarray.testbed.certificates import write_certificate
 from lbarray.testbed.nodes import twistd, wait_for
+from tests.system.sharing import shared
 
 NEEDED = ("nginx", "curl", "nghttp", "h2load")
 
@@ -145,9 +145,6 @@ def _listens(port: int) -> bool:
     return True
 
 
-_shared: list[Node] = []
-
-
 class HttpTests(SynchronousTestCase):
     """One node for all of these tests."""
 
@@ -158,10 +155,7 @@ class HttpTests(SynchronousTestCase):
             if os.environ.get("LBARRAY_REQUIRE_SYSTEM"):
                 raise AssertionError(f"system tests are required: {why}")
             raise SkipTest(why)
-        if not _shared:
-            _shared.append(Node())
-            atexit.register(_shared[0].close)
-        self.node = _shared[0]
+        self.node = shared(Node)
 
     def run_it(self, *command: str) -> str:
         done = subprocess.run(command, capture_output=True, timeout=60, cwd=self.node.folder, check=False)

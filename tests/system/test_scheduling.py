@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import re
 import sys
@@ -12,9 +11,8 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from lbarray.testbed.nodes import NODES, VIP, Array, wait_for
+from tests.system.sharing import shared
 from tests.system.test_array import need_namespaces
-
-_shared: list[Array] = []
 
 #: Opens connections until one is served by the node that is wanted, then asks on it until a file appears.
 _STAY = f"""
@@ -35,14 +33,11 @@ while not end.exists():
 """
 
 
-def shared_array() -> Array:
-    """An array that several tests look at; it goes when the tests end."""
-    if not _shared:
-        array = Array(edit=lambda text: text + '\n[scheduler]\nprobe_interval = "200ms"\nslow_start = 0\n')
-        atexit.register(array.close)
-        _shared.append(array.__enter__())
-        array.wait_ready()
-    return _shared[0]
+def probing_array() -> Array:
+    """An array that several tests look at."""
+    array = Array(edit=lambda text: text + '\n[scheduler]\nprobe_interval = "200ms"\nslow_start = 0\n').__enter__()
+    array.wait_ready()
+    return array
 
 
 class SchedulingTests(SynchronousTestCase):
@@ -50,7 +45,7 @@ class SchedulingTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         need_namespaces()
-        self.it = shared_array()
+        self.it = shared(probing_array)
 
     def status(self, name: str = "a") -> dict[str, Any]:
         return wait_for(lambda: self.it.status(name), f"the status of {name}")

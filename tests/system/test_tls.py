@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from lbarray.testbed.authority import Authority
 from lbarray.testbed.nodes import twistd, wait_for
+from tests.system.sharing import shared
 from tests.system.test_array import need_namespaces
 
 _NGINX = """daemon off; master_process off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
@@ -142,24 +142,12 @@ class Site:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-_site: list[Site] = []
-
-
-def site() -> Site:
-    """One for all of these tests; it goes when the tests end."""
-    if not _site:
-        made = Site()
-        atexit.register(made.close)
-        _site.append(made)
-    return _site[0]
-
-
 class TlsTests(SynchronousTestCase):
     """What s_client and curl see."""
 
     def setUp(self) -> None:
         need_namespaces()
-        self.it = site()
+        self.it = shared(Site)
 
     def test_certificates(self) -> None:
         """By name, and by the kind of signature that the client knows."""
