@@ -46,6 +46,8 @@ class SchedulingTests(SynchronousTestCase):
     def setUp(self) -> None:
         need_namespaces()
         self.it = shared(probing_array)
+        # What a test did to c may have taken its rows for a moment.
+        self.wait(lambda: self.rows()["c"] > 0, "c with rows")
 
     def status(self, name: str = "a") -> dict[str, Any]:
         return wait_for(lambda: self.it.status(name), f"the status of {name}")
