@@ -10,8 +10,8 @@ from twisted.logger import Logger
 from lbarray.errors import SystemRefused
 from lbarray.kernel.addresses import add_address, remove_address
 from lbarray.kernel.journal import Journal, Undo
-from lbarray.kernel.links import link
-from lbarray.kernel.macvlan import add_macvlan, remove_macvlan
+from lbarray.kernel.links import link, remove_interface
+from lbarray.kernel.macvlan import add_macvlan
 from lbarray.telemetry.counters import Counters
 
 __all__ = ["AddressHolder", "virtual_mac"]
@@ -100,7 +100,7 @@ class AddressHolder:
         if self._mac:
             try:
                 self._journal.undo(Undo("macvlan", (self.interface,)))
-                remove_macvlan(self.interface)
+                remove_interface(self.interface)
             except SystemRefused as error:
                 self._counters.add("vip_refused", self.interface)
                 self.log.critical("cannot give up the virtual MAC address: {error}", error=error)

@@ -10,7 +10,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from lbarray.errors import SystemRefused
 from lbarray.kernel.links import link
 
-__all__ = ["add_dummy", "remove_dummy"]
+__all__ = ["add_dummy"]
 
 #: A bridge without ports leads nowhere too, on kernels that were built without dummy interfaces.
 _KINDS = ("dummy", "bridge")
@@ -44,20 +44,3 @@ def _make(netlink: IPRoute, name: str) -> None:
                 ) from None
             if error.code != errno.EOPNOTSUPP or kind == _KINDS[-1]:
                 raise
-
-
-def remove_dummy(name: str) -> None:
-    """Remove it and its addresses; nothing happens when there is none.
-
-    :raises SystemRefused: the kernel would not.
-    """
-    try:
-        index = link(name).index
-    except SystemRefused:
-        return
-    with IPRoute() as netlink:
-        try:
-            netlink.link("del", index=index)
-        except NetlinkError as error:
-            if error.code != errno.ENODEV:
-                raise SystemRefused(f"remove the interface {name}", errno=int(error.code), advice=_ADVICE) from None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import array
+import errno
 import fcntl
 import socket
 import struct
 from pathlib import Path
 
 import attrs
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
 
 from lbarray.errors import SystemRefused
 
@@ -63,3 +66,22 @@ def driver_of(name: str) -> str:
         except OSError:
             return ""
     return info.tobytes()[4:36].rstrip(b"\0").decode(errors="replace")
+
+
+def remove_interface(name: str) -> None:
+    """Remove an interface that was made here, with its addresses; nothing happens when there is none.
+
+    :raises SystemRefused: the kernel would not.
+    """
+    try:
+        index = link(name).index
+    except SystemRefused:
+        return
+    with IPRoute() as netlink:
+        try:
+            netlink.link("del", index=index)
+        except NetlinkError as error:
+            if int(error.code) != errno.ENODEV:
+                raise SystemRefused(
+                    f"remove the interface {name}", errno=int(error.code), advice="run the node as root (CAP_NET_ADMIN)"
+                ) from None

@@ -8,10 +8,10 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from lbarray.errors import SystemRefused
-from lbarray.kernel.links import link
+from lbarray.kernel.links import link, remove_interface
 from lbarray.kernel.sysctls import write_sysctl
 
-__all__ = ["add_macvlan", "remove_macvlan"]
+__all__ = ["add_macvlan"]
 
 _ADVICE = "run the node as root (CAP_NET_ADMIN), on a kernel with the macvlan module"
 
@@ -23,7 +23,7 @@ def add_macvlan(name: str, parent: str, mac: bytes) -> None:
 
     :raises SystemRefused: the kernel would not.
     """
-    remove_macvlan(name)
+    remove_interface(name)
     below = link(parent).index
     with IPRoute() as netlink:
         try:
@@ -54,20 +54,3 @@ def _no_own_addresses(name: str) -> None:
         except SystemRefused as error:
             if error.errno != errno.ENOENT:  # a kernel without IPv6 has none to give
                 raise
-
-
-def remove_macvlan(name: str) -> None:
-    """Remove it; nothing happens when there is none.
-
-    :raises SystemRefused: the kernel would not.
-    """
-    try:
-        index = link(name).index
-    except SystemRefused:
-        return
-    with IPRoute() as netlink:
-        try:
-            netlink.link("del", index=index)
-        except NetlinkError as error:
-            if int(error.code) != errno.ENODEV:
-                raise SystemRefused(f"remove the interface {name}", errno=int(error.code), advice=_ADVICE) from None

@@ -9,10 +9,9 @@ from lbarray.config.model import Config
 from lbarray.config.problems import nearest
 from lbarray.errors import BadConfig, Problem
 from lbarray.kernel.addresses import undoers as address_undoers
-from lbarray.kernel.dummy import remove_dummy
 from lbarray.kernel.firewall import remove_table
 from lbarray.kernel.journal import Journal
-from lbarray.kernel.macvlan import remove_macvlan
+from lbarray.kernel.links import remove_interface
 from lbarray.scheduler import bpf_plane, packet_plane
 
 __all__ = ["journal_of", "node_name", "program_version"]
@@ -51,8 +50,8 @@ def journal_of(config: Config, name: str) -> Journal:
         **address_undoers(),
         **bpf_plane.undoers(),
         **packet_plane.undoers(),
-        "macvlan": remove_macvlan,
-        "dummy": remove_dummy,
+        "macvlan": remove_interface,
+        "dummy": remove_interface,
         "firewall": remove_table,
     }
     return Journal(config.array.state_dir / f"journal-{name}.json", undoers)
