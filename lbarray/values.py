@@ -193,13 +193,33 @@ class NodeReport:
     version: str = ""
 
 
+#: Octets of the hash that stands for a TLS session.
+TLS_SESSION_OCTETS = 12
+
+
+@attrs.frozen
+class TlsSession:
+    """The TLS session of a connection, by hashes of tickets and ids.
+
+    :ivar presented: those that the client came with, whether we could take them up or not.
+    :ivar issued: those that it may come with next time.
+    """
+
+    presented: tuple[bytes, ...] = ()
+    issued: tuple[bytes, ...] = ()
+
+
 @attrs.frozen
 class ClientAddress:
-    """The client's end of a connection, and how it came to us."""
+    """The client's end of a connection, and how it came to us.
+
+    :ivar session: its TLS session, where a pool goes by these; it does not make two addresses different.
+    """
 
     host: str
     port: int
     tls: bool = False
+    session: TlsSession | None = attrs.field(default=None, eq=False, repr=False)
 
 
 @attrs.frozen

@@ -136,6 +136,8 @@ def _pools(config: Config) -> Iterator[Problem]:
                 "nothing that says where the session id is",
                 "at least one of session_cookie, session_header and session_query",
             )
+        if kept is not None and kept.kind == "tls" and not any(each.tls for each in config.services.values()):
+            yield Problem(f"{key}.persistence.kind", '"tls", and no service speaks TLS', "cookie, learnt or hash")
         if kept is not None and kept.same_site == "None" and kept.secure is False:
             yield Problem(f"{key}.persistence.secure", "false", "true: browsers drop SameSite=None without Secure")
         if pool.eject.longest < pool.eject.base:

@@ -109,7 +109,7 @@ class Persistence:
     """``[pools.NAME.persistence]``: what brings a client back to its back end.
 
     :ivar kind: ``cookie``: a cookie of ours that names the back end; ``learnt``: the application's own session id;
-        ``hash``: a key of the request, by groups.
+        ``hash``: a key of the request, by groups; ``tls``: the client's TLS session.
     :ivar cookie: name of our cookie (``cookie``).
     :ivar secure: the cookie's attribute; left out: on TLS only.
     :ivar max_age: how long browsers keep the cookie; left out: as long as they run.
@@ -117,17 +117,19 @@ class Persistence:
     :ivar session_cookie: the application's cookie (``learnt``), such as ``JSESSIONID``.
     :ivar session_header: a field that has the id in requests and responses (``learnt``).
     :ivar session_query: a parameter of the URL, also as ``;name=…`` in the path (``learnt``).
-    :ivar ttl: a session that nobody has used for so long is forgotten (``learnt``).
-    :ivar entries: sessions remembered at most, the least recently used go first (``learnt``).
+    :ivar ttl: a session that nobody has used for so long is forgotten (``learnt``, ``tls``).
+    :ivar entries: sessions remembered at most, the least recently used go first (``learnt``, ``tls``: one to three for
+        each connection of TLS).
     :ivar by: the key (``hash``): ``client``, ``header:NAME``, ``cookie:NAME``, ``query:NAME``, ``host``, ``path`` or
         ``url``.
-    :ivar prefix4: clients of one IPv4 network of this length belong together (``hash`` by ``client``);
+    :ivar prefix4: clients of one IPv4 network of this length belong together (``hash`` by ``client``,
+        and ``tls`` for clients that have no session);
         ``prefix6`` likewise for IPv6.
     :ivar groups: parts of the key space (``hash``): memory is by these, not by clients.
     :ivar idle: while a back end drains, groups that nobody has used for so long leave it (``hash``).
     """
 
-    kind: Annotated[str, one_of("cookie", "learnt", "hash")] = "cookie"
+    kind: Annotated[str, one_of("cookie", "learnt", "hash", "tls")] = "cookie"
     cookie: Name = "LBARRAY"
     same_site: Annotated[str, one_of("Lax", "Strict", "None")] = "Lax"
     secure: Flag | None = None

@@ -65,6 +65,8 @@ def _pinned(persistence: Persistence) -> str:
         return f"pinned by the cookie {persistence.cookie}"
     if persistence.kind == "hash":
         return f"pinned by {persistence.by} in {persistence.groups} groups"
+    if persistence.kind == "tls":
+        return "pinned by the TLS session, without one by the client's address"
     named = (persistence.session_cookie, persistence.session_header, persistence.session_query)
     return f"pinned by the session id in {', '.join(name for name in named if name)}"
 

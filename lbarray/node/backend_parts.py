@@ -20,6 +20,7 @@ from lbarray.backends.keys import key_reader
 from lbarray.backends.persistence.cookie import CookiePersistence
 from lbarray.backends.persistence.groups import GroupPersistence
 from lbarray.backends.persistence.learnt import LearntPersistence, SessionTable
+from lbarray.backends.persistence.tls_session import TlsSessionPersistence
 from lbarray.backends.pool import Member, Pool, PoolLimits
 from lbarray.backends.routes import FieldTest, Match, RouteTable
 from lbarray.backends.service import BackendsService
@@ -221,8 +222,13 @@ def _persistence(reactor: Any, name: str, settings: pool_config.Persistence | No
             groups=settings.groups,
             idle_s=settings.idle,
         )
+    table = SessionTable(most=settings.entries, ttl_s=settings.ttl, seconds=reactor.seconds)
+    if settings.kind == "tls":
+        return TlsSessionPersistence(
+            table=table, seed=_seed(secret, f"sessions {name}"), prefix4=settings.prefix4, prefix6=settings.prefix6
+        )
     return LearntPersistence(
-        table=SessionTable(most=settings.entries, ttl_s=settings.ttl, seconds=reactor.seconds),
+        table=table,
         seed=_seed(secret, f"sessions {name}"),
         cookie=settings.session_cookie or "",
         header=settings.session_header or "",

@@ -36,7 +36,7 @@ def make_rewriting(*, reactor: Any, config: Config, counters: Counters) -> Rewri
     return RewriteService(reactor=reactor, counters=counters, **rewriting_settings(config=config, counters=counters))
 
 
-def _tls(tls: Tls) -> TlsSettings:
+def _tls(tls: Tls, tells_sessions: bool) -> TlsSettings:
     return TlsSettings(
         files=tuple(CertificateFiles(each.certificate, each.key, each.ocsp) for each in (tls, *tls.certificates)),
         strict=tls.strict,
@@ -46,6 +46,7 @@ def _tls(tls: Tls) -> TlsSettings:
         handshakes_at_once=tls.handshakes_at_once,
         handshakes_per_second=tls.handshakes_per_second,
         reload_s=tls.reload,
+        tells_sessions=tells_sessions,
     )
 
 
@@ -93,13 +94,14 @@ def make_access_log(*, config: Config, node_name: str, counters: Counters) -> Ac
 def listener_specs(config: Config, node_name: str) -> list[ListenerSpec]:
     """What to listen for, in the order of the configuration."""
     room = segments_through_tunnels(config, node_name)
+    by_session = any(pool.persistence and pool.persistence.kind == "tls" for pool in config.pools.values())
     return [
         ListenerSpec(
             name=name,
             service_id=config.service_id(name),
             protocol=service_protocol(service.protocol, f"services.{name}.protocol"),
             http=HttpSettings(upgrades=service.upgrades, http2=service.http2, h2c=service.h2c),
-            tls=_tls(service.tls) if service.tls else None,
+            tls=_tls(service.tls, by_session) if service.tls else None,
             proxies=service.proxies,
             mss=config.worker.mss or room.get(config.service_id(name).address.version, 0),
         )

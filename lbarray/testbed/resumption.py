@@ -1,12 +1,18 @@
-"""TLS clients that come back: do they find their sessions? ``python -m lbarray.testbed.resumption JSON``"""
+"""TLS clients that come back: do they find their sessions, and their back ends?
+
+``python -m lbarray.testbed.resumption JSON``
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import socket
 import ssl
 import sys
+import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -15,6 +21,7 @@ from lbarray.testbed.namespaces import Host
 
 __all__ = ["Found", "Resumption"]
 
+_BACKEND = re.compile(rb"(?i)\r\nx-lbarray-backend: *([^\r\n]*)")
 _SOURCES = tuple(f"10.77.0.{number}" for number in range(200, 216))
 
 
@@ -23,12 +30,16 @@ class Found:
     """What became of the sessions.
 
     :ivar by_version: resumed ones by protocol.
+    :ivar moved: those that met another back end than before, resumed or not.
+    :ivar backends: back ends that anybody met first.
     """
 
     resumed: int
     failed: int
     by_version: dict[str, int]
     said: str
+    moved: int = 0
+    backends: tuple[str, ...] = ()
 
 
 @attrs.frozen
@@ -36,6 +47,9 @@ class Resumption:
     """Each client connects, asks once, leaves, and later comes back with its session.
 
     :ivar sessions: half of them TLS 1.2, half 1.3; spread over all client addresses.
+    :ivar gate: a file that appears when they may come back; without one they do at once. ``GATE.first`` appears when
+        all have been here.
+    :ivar wander: they come back from another address.
     """
 
     host: str
@@ -43,13 +57,16 @@ class Resumption:
     name: str
     authority: str
     sessions: int = 1000
+    gate: str = ""
+    wander: bool = False
 
     def run_in(self, client: Host) -> Found:
         """Run in the clients' namespace."""
         out = client.run(
             sys.executable, "-m", "lbarray.testbed.resumption", json.dumps(attrs.asdict(self)), timeout_s=90.0
         )
-        return Found(**json.loads(out))
+        found = json.loads(out)
+        return Found(**{**found, "backends": tuple(found["backends"])})
 
     def run(self) -> Found:
         """Run here."""
@@ -58,32 +75,47 @@ class Resumption:
             context = ssl.create_default_context(cafile=self.authority)
             context.minimum_version = context.maximum_version = version
             contexts.append(context)
-        kept: list[tuple[str, ssl.SSLContext, Any]] = []
+        kept: list[tuple[int, ssl.SSLContext, Any, bytes]] = []
         failed, said = 0, ""
         for number in range(self.sessions):
-            source, context = _SOURCES[number % len(_SOURCES)], contexts[number // len(_SOURCES) % 2]
+            context = contexts[number // len(_SOURCES) % 2]
             try:
-                kept.append((source, context, self._ask(source, context, None)[0]))
+                session, _, _, backend = self._ask(number, context, None)
+                kept.append((number, context, session, backend))
             except OSError as error:
                 failed, said = failed + 1, repr(error)
+        self._pass_gate()
         resumed: Counter[str] = Counter()
-        for source, context, session in kept:
+        moved = 0
+        for number, context, session, before in kept:
             try:
-                _, again, spoken = self._ask(source, context, session)
+                _, again, spoken, backend = self._ask(number + self.wander, context, session)
                 resumed[spoken] += again
+                moved += backend != before
             except OSError as error:
                 failed, said = failed + 1, repr(error)
-        return Found(sum(resumed.values()), failed, dict(resumed), said)
+        backends = sorted({before.decode() for _, _, _, before in kept})
+        return Found(sum(resumed.values()), failed, dict(resumed), said, moved, tuple(backends))
 
-    def _ask(self, source: str, context: ssl.SSLContext, session: Any) -> tuple[Any, bool, str]:
+    def _pass_gate(self) -> None:
+        if self.gate:
+            Path(self.gate + ".first").touch()
+            until = time.monotonic() + 30.0
+            while not Path(self.gate).exists() and time.monotonic() < until:
+                time.sleep(0.02)
+
+    def _ask(self, number: int, context: ssl.SSLContext, session: Any) -> tuple[Any, bool, str, bytes]:
+        source = _SOURCES[number % len(_SOURCES)]
         with (
             socket.create_connection((self.host, self.port), 10, source_address=(source, 0)) as plain,
             context.wrap_socket(plain, server_hostname=self.name, session=session) as tls,
         ):
             tls.sendall(b"GET /small HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n" % self.name.encode())
-            while tls.recv(4096):
-                pass
-            return tls.session, bool(tls.session_reused), str(tls.version())
+            answer = b""
+            while data := tls.recv(4096):
+                answer += data
+            backend = _BACKEND.search(answer)
+            return tls.session, bool(tls.session_reused), str(tls.version()), backend[1] if backend else b""
 
 
 if __name__ == "__main__":

@@ -113,6 +113,7 @@ class ClientConnection(Exchange, Protocol):
             peer.port,
             tls=factory.tls,
             identity=getattr(self.transport, "client_fields", b""),
+            session=getattr(self.transport, "tls_session", None),
         )
         self.client_address = self.peer.address
         self._parser = RequestParser(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lbarray.http.events import RequestHead
 from lbarray.http.forwarding import Forwarding
-from lbarray.values import ClientAddress
+from lbarray.values import ClientAddress, TlsSession
 
 __all__ = ["Peer"]
 
@@ -13,17 +13,27 @@ class Peer:
     """The client of one connection; behind a trusted hop, the client of one request.
 
     :param identity: lines that tell who the client has proved to be.
+    :param session: the TLS session of the connection; a hop's is not its clients' and does not count.
     :ivar address: whom routes, limits and logs count.
     :ivar trusted: the peer is a hop whose word on forwarding counts.
     """
 
     __slots__ = ("_forwarding", "_host", "_identity", "_lines", "_peer", "address", "trusted")
 
-    def __init__(self, forwarding: Forwarding, host: str, port: int, *, tls: bool, identity: bytes = b"") -> None:
+    def __init__(
+        self,
+        forwarding: Forwarding,
+        host: str,
+        port: int,
+        *,
+        tls: bool,
+        identity: bytes = b"",
+        session: TlsSession | None = None,
+    ) -> None:
         self._identity = identity
         self._forwarding = forwarding
-        self._peer = self.address = ClientAddress(host, port, tls)
         self.trusted = forwarding.trusts(host)
+        self._peer = self.address = ClientAddress(host, port, tls, None if self.trusted else session)
         self._host: bytes | None = None
         self._lines = b""
 

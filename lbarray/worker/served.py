@@ -54,7 +54,7 @@ def make_store(spec: ListenerSpec, alpn: Sequence[bytes], counters: Counters) ->
     tls = spec.tls
     if tls is None:
         return None
-    policy = Policy(profile=tls.profile, protocols=tuple(alpn), clients=tls.clients)
+    policy = Policy(profile=tls.profile, protocols=tuple(alpn), clients=tls.clients, tells_sessions=tls.tells_sessions)
     store = CertificateStore(service=spec.name, files=tls.files, policy=policy, strict=tls.strict, counters=counters)
     store.load()
     return store
@@ -116,6 +116,7 @@ class ServedService:
                 timeout_s=tls.handshake_timeout_s,
                 asks_clients=tls.clients.mode != "off",
                 counters=self._counters,
+                tells_sessions=tls.tells_sessions,
             )
             port.begin = self._acceptor.begin
             self._looks = LoopingCall(self._look_at_files)

@@ -26,6 +26,8 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from lbarray.values import TlsSession
+
 __all__ = ["HIGH_WATER", "READ_SIZE", "Stream", "address_of"]
 
 #: Octets read at once; a reading that fills it is followed by larger ones, up to BULK_READ_SIZE.
@@ -89,6 +91,8 @@ class Stream:
     negotiatedProtocol: bytes | None = None
     #: Lines that tell a back end who the client proved to be.
     client_fields: bytes = b""
+    #: The client's TLS session, where back ends are chosen by it.
+    tls_session: TlsSession | None = None
 
     def __init__(self, sock: socket.socket, reactor: Any, protocol: Any = None, peer: Any = None) -> None:
         self._sock = sock

@@ -1,4 +1,4 @@
-"""What brings clients back: cookies, hash groups, learnt sessions."""
+"""What brings clients back: cookies, hash groups, learnt sessions, TLS sessions."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from zope.interface.verify import verifyObject
 from lbarray.backends.keys import address_key, key_reader, parameter
 from lbarray.backends.persistence.cookie import CookiePersistence
 from lbarray.backends.persistence.groups import GroupPersistence
-from lbarray.backends.persistence.learnt import LearntPersistence, SessionTable
+from lbarray.backends.persistence.learnt import KEY_OCTETS, LearntPersistence, SessionTable
+from lbarray.backends.persistence.tls_session import TlsSessionPersistence
 from lbarray.backends.pool import Member
 from lbarray.http.events import ResponseHead
 from lbarray.interfaces import IPersistence
-from lbarray.values import ClientAddress
+from lbarray.values import ClientAddress, TlsSession
 from tests.backends.parts import CLIENT, get, members
 
 
@@ -272,6 +273,74 @@ class LearntTests(SynchronousTestCase):
         self.assertEqual(self.told, [(b"k", "w0")] * 2)
         self.table.hear(b"other", "w1")
         self.assertEqual((self.table.get(b"other"), len(self.told)), ("w1", 2))
+
+
+class TlsSessionTests(SynchronousTestCase):
+    """Clients by their TLS sessions."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.told: list[tuple[bytes, str]] = []
+        self.members = members(1, 1)
+        self.table = SessionTable(
+            most=100, ttl_s=60.0, seconds=self.clock.seconds, told=lambda key, name: self.told.append((key, name))
+        )
+        self.kept = TlsSessionPersistence(table=self.table, seed=b"s")
+        self.kept.update(self.members, self.members)
+
+    def ask(self, presented: str = "", issued: str = "", *, member: int = 0, host: str = "192.0.2.1") -> Any:
+        """One request of a connection with sessions of these letters, and its answer: who was found before it."""
+        keys = [tuple(letter.encode() * KEY_OCTETS for letter in letters) for letters in (presented, issued)]
+        session = TlsSession(keys[0], keys[1]) if presented or issued else None
+        client = ClientAddress(host, 4000, True, session)
+        found, mark = self.kept.find(get(b"/"), client)
+        answering = found or self.members[member]
+        self.kept.answered(answering, found is not None, mark, ResponseHead(200, []), True)
+        return found
+
+    def test_chain(self) -> None:
+        """A new client belongs to nobody; from its first answer on its connection stays, and so does each one that
+        brings a ticket of an earlier one, wherever it comes from."""
+        verifyObject(IPersistence, self.kept)
+        self.assertIsNone(self.ask(issued="ab", member=1))
+        self.assertIs(self.ask(issued="ab"), self.members[1])
+        self.assertIs(self.ask("b", "c", host="198.51.100.7"), self.members[1])
+        self.assertIs(self.ask("c", "d"), self.members[1])
+        self.assertIs(self.ask("a", "e"), self.members[1])
+        self.assertIsNone(self.ask("x", "y"))
+
+    def test_gone_member(self) -> None:
+        """Its sessions settle at another one, and stay there when it comes back."""
+        self.ask(issued="ab", member=1)
+        self.kept.update(self.members, self.members[:1])
+        self.assertIsNone(self.ask("a", "c"))
+        self.kept.update(self.members, self.members)
+        self.assertIs(self.ask("c", "d"), self.members[0])
+        self.assertIs(self.ask("a", "e"), self.members[0])
+
+    def test_without_sessions(self) -> None:
+        """Who keeps no session is known by the address."""
+        self.assertIsNone(self.ask(member=1))
+        self.assertIs(self.ask(), self.members[1])
+        self.assertIsNone(self.ask(host="192.0.2.2"))
+
+    def test_long_connection(self) -> None:
+        """All tickets of a connection live as long as it is used, and other nodes hear of them again."""
+        self.ask(issued="ab", member=1)
+        self.assertEqual(len(self.told), 2)
+        for _ in range(10):
+            self.clock.advance(20)
+            self.ask(issued="ab")
+        self.assertIs(self.ask("b", "c"), self.members[1])
+        self.assertEqual(len(self.told), 2 + 2 * 10 + 1)
+
+    def test_rolling(self) -> None:
+        """A session that its application gives out again with each response is told again, too."""
+        for _ in range(4):
+            self.clock.advance(20)
+            self.table.learn(b"k", "w0")
+            self.table.learn(b"k", "w0")
+        self.assertEqual(self.told, [(b"k", "w0")] * 4)
 
 
 class KeyTests(SynchronousTestCase):

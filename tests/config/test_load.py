@@ -170,6 +170,15 @@ class MeaningTests(SynchronousTestCase):
         self.assertEqual(problem.key, "services.https.port")
         self.assertIn("services.http", problem.found)
 
+    def test_persistence(self) -> None:
+        """Without TLS there are no TLS sessions to go by; a learnt session must be somewhere."""
+        by_tls = '[pools.web.persistence]\nkind = "tls"\n'
+        problem = self.one(STANDALONE + by_tls)
+        self.assertEqual((problem.key, problem.accepted), ("pools.web.persistence.kind", "cookie, learnt or hash"))
+        self.assertIn("pinned by the TLS session", summary(parse(ARRAY + by_tls)))
+        problem = self.one(STANDALONE + by_tls.replace("tls", "learnt"))
+        self.assertIn("session_cookie", problem.accepted)
+
     def test_bgp_interface(self) -> None:
         """The interface that a node makes, and removes, must not be one that the machine has."""
         bgp = '\n[failover]\nmode = "bgp"\n[bgp]\ninterface = "e0"\n'

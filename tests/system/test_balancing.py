@@ -8,12 +8,14 @@ import sys
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from lbarray.testbed.nodes import BACKENDS, SITE, VIP, Array, wait_for
 from lbarray.testbed.persistent import KINDS, first_path, known_by, visits, with_pools
+from lbarray.testbed.resumption import Found, Resumption
 from lbarray.testbed.visitors import Visit, Welcome
 from tests.system.sharing import shared
 from tests.system.test_array import need_namespaces
@@ -149,3 +151,41 @@ class BalancingTests(SynchronousTestCase):
             self.assertNotIn(owner, {welcome.node for welcome in again})
             moved = [then for then, now in zip(welcomes, again, strict=True) if then.backend != now.backend]
             self.assertEqual(moved, [], kind)
+
+
+class TlsSessionTests(SynchronousTestCase):
+    """Three nodes of two processes each, whose pool goes by TLS sessions."""
+
+    def test_clients_that_wander(self) -> None:
+        """Sessions of TLS 1.2 and 1.3 come back from other addresses, thus to other nodes and processes, after the
+        scheduler was killed: nobody can open most of their tickets, and all of them meet their back end."""
+        need_namespaces()
+
+        def edit(text: str) -> str:
+            text = text.replace("[worker]", "[worker]\nprocesses = 2")
+            return text.replace('persistence = { cookie = "LBARRAY" }', 'persistence = { kind = "tls" }')
+
+        with Array(edit=edit) as array:
+            array.wait_ready()
+            gate = array.folder / "gate"
+            clients = Resumption(
+                host=VIP,
+                port=443,
+                name=SITE,
+                authority=str(array.folder / "site.crt"),
+                sessions=240,
+                gate=str(gate),
+                wander=True,
+            )
+            found: list[Found] = []
+            running = threading.Thread(target=lambda: found.append(clients.run_in(array.client)))
+            running.start()
+            wait_for(lambda: Path(f"{gate}.first").exists(), "the first visits", 30)
+            time.sleep(0.3)  # what was learnt is told within 20 ms
+            array.kill_node(array.owner())
+            time.sleep(1.0)
+            gate.touch()
+            running.join()
+            self.assertEqual((found[0].failed, found[0].moved), (0, 0), found[0].said)
+            self.assertEqual(found[0].backends, tuple(BACKENDS))
+            self.assertLess(found[0].resumed, 200)

@@ -69,13 +69,16 @@ class SessionTable:
         return entry.member
 
     def learn(self, key: bytes, member: str) -> None:
-        """A response of ``member`` began this session."""
+        """A response of ``member`` began this session, or goes on with it."""
         now = self._seconds()
         known = self._entries.pop(key, None)
+        if known is not None and known.member == member and now - known.told_at <= self.ttl_s / 4:
+            known.expires = now + self.ttl_s
+            self._entries[key] = known
+            return
         self._entries[key] = Entry(member, now + self.ttl_s, now)
         self._bound()
-        if known is None or known.member != member:
-            self.told(key, member)
+        self.told(key, member)
 
     def hear(self, key: bytes, member: str) -> None:
         """Another node has learnt it."""

@@ -13,6 +13,7 @@ from lbarray.telemetry.counters import Counters
 from lbarray.worker.tls.limiter import HandshakeLimiter
 from lbarray.worker.tls.store import CertificateStore
 from lbarray.worker.tls.stream import TlsStream
+from lbarray.worker.tls.tickets import HandshakeSessions
 
 __all__ = ["TlsAcceptor", "client_certificate_field"]
 
@@ -27,6 +28,7 @@ class TlsAcceptor:
 
     :param factory: builds the protocol once the handshake is done.
     :param timeout_s: how long a handshake may take.
+    :param tells_sessions: protocols learn of their client's TLS session; the store's policy has to tell of it too.
     :ivar shaking: handshakes in progress, with the time at which each began, the oldest first.
     """
 
@@ -40,6 +42,7 @@ class TlsAcceptor:
         timeout_s: float,
         asks_clients: bool,
         counters: Counters,
+        tells_sessions: bool = False,
     ) -> None:
         self.reactor = reactor
         self.factory = factory
@@ -50,6 +53,7 @@ class TlsAcceptor:
         self._limiter = limiter
         self._timeout_s = timeout_s
         self._asks_clients = asks_clients
+        self._tells_sessions = tells_sessions
         self._counters = counters
 
     def begin(self, sock: socket.socket, peer: Any) -> None:
@@ -63,6 +67,8 @@ class TlsAcceptor:
             return
         connection = SSL.Connection(self.store.context, sock)
         connection.set_accept_state()
+        if self._tells_sessions:
+            connection.set_app_data(HandshakeSessions())
         stream = TlsStream(sock, self.reactor, connection, ready=self._ready, failed=self._failed, peer=peer)
         self.shaking[stream] = now
         stream.begin()
@@ -85,6 +91,8 @@ class TlsAcceptor:
             certificate = stream.tls.get_peer_certificate(as_cryptography=True)
             if certificate is not None:
                 stream.client_fields = client_certificate_field(certificate.public_bytes(Encoding.DER))
+        if self._tells_sessions:
+            stream.tls_session = stream.tls.get_app_data().session()
         protocol = self.factory.buildProtocol(stream.getPeer())
         if protocol is None:
             stream.abortConnection()

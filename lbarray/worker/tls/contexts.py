@@ -14,6 +14,7 @@ from OpenSSL._util import lib as _lib
 
 from lbarray.errors import SystemRefused
 from lbarray.worker.tls.certificates import Certificate
+from lbarray.worker.tls.tickets import HANDSHAKE
 
 __all__ = ["ClientCertificates", "Policy", "base_context", "certificate_context", "on_server_name"]
 
@@ -46,11 +47,13 @@ class Policy:
 
     :ivar profile: ``intermediate`` (TLS 1.2 and 1.3) or ``modern`` (1.3 only).
     :ivar protocols: for ALPN, the one we like best first.
+    :ivar tells_sessions: connections note the sessions that their handshakes show.
     """
 
     profile: str = "intermediate"
     protocols: tuple[bytes, ...] = (b"http/1.1",)
     clients: ClientCertificates = ClientCertificates()
+    tells_sessions: bool = False
 
 
 def base_context(policy: Policy, *, session_id: bytes, key: str) -> SSL.Context:
@@ -74,6 +77,8 @@ def base_context(policy: Policy, *, session_id: bytes, key: str) -> SSL.Context:
     if policy.protocols:
         context.set_alpn_select_callback(_alpn(policy.protocols))
     _ask_clients(context, policy.clients, key)
+    if policy.tells_sessions:
+        _lib.SSL_CTX_set_msg_callback(context._context, _note_sessions)
     return context
 
 
@@ -92,6 +97,20 @@ def _alpn(ours: Sequence[bytes]) -> Callable[[SSL.Connection, list[bytes]], Any]
         return SSL.NO_OVERLAPPING_PROTOCOLS
 
     return choose
+
+
+@_ffi.callback("void (*)(int, int, int, const void *, size_t, SSL *, void *)")  # type: ignore[untyped-decorator]
+def _note_sessions(ours: int, version: int, kind: int, octets: Any, size: int, ssl: Any, argument: Any) -> None:
+    """Let the :class:`HandshakeSessions` that a connection carries hear its handshake.
+
+    OpenSSL tells of each record too, and goes on doing so after the handshake: that is a microsecond and a half for
+    each request and its response. It is one for all, since connections outlive the context that they were made from.
+    """
+    if kind != HANDSHAKE:
+        return
+    connection = SSL.Connection._reverse_mapping.get(ssl)
+    if connection is not None and (seen := connection.get_app_data()) is not None:
+        seen.message(bool(ours), version, bytes(_ffi.buffer(octets, size)))
 
 
 def _ask_clients(context: SSL.Context, clients: ClientCertificates, key: str) -> None:

@@ -15,6 +15,7 @@ class TlsSettings:
     """TLS of one service; the names are those of ``[services.NAME.tls]``.
 
     :ivar files: the default certificate first.
+    :ivar tells_sessions: a pool's persistence goes by TLS sessions, and has to see them.
     """
 
     files: tuple[CertificateFiles, ...]
@@ -25,3 +26,4 @@ class TlsSettings:
     handshakes_at_once: int = 512
     handshakes_per_second: int = 0
     reload_s: float = 10.0
+    tells_sessions: bool = False

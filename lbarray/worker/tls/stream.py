@@ -68,7 +68,17 @@ class TlsStream(Stream):
     :ivar on_close: ``(function, argument)`` to call with this stream and the argument before the socket is closed.
     """
 
-    __slots__ = ("_failed", "_read_wants_write", "_ready", "_ssl", "client_fields", "on_close", "shaking", "tls")
+    __slots__ = (
+        "_failed",
+        "_read_wants_write",
+        "_ready",
+        "_ssl",
+        "client_fields",
+        "on_close",
+        "shaking",
+        "tls",
+        "tls_session",
+    )
 
     def __init__(
         self,
@@ -87,6 +97,7 @@ class TlsStream(Stream):
         self._failed = failed
         self._read_wants_write = False
         self.client_fields = b""
+        self.tls_session = None
         self.on_close: tuple[Callable[..., None], Any] | None = None
         self.shaking = True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import ssl
 import time
@@ -19,6 +20,7 @@ from twisted.trial.unittest import TestCase
 from lbarray.errors import SystemRefused
 from lbarray.telemetry.counters import Counters
 from lbarray.testbed.authority import Authority
+from lbarray.values import TlsSession
 from lbarray.worker.listeners import StreamPort, listening_socket
 from lbarray.worker.stream import Stream
 from lbarray.worker.tls.acceptor import TlsAcceptor
@@ -39,6 +41,7 @@ class Says(Protocol):
 
     def connectionMade(self) -> None:
         self.factory.met.append((self.transport.negotiatedProtocol, self.transport.client_fields))
+        self.factory.sessions.append(self.transport.tls_session)
         self.factory.open.append(self)
 
     def dataReceived(self, data: bytes) -> None:
@@ -66,6 +69,7 @@ class Server(Factory):
     def __init__(self) -> None:
         self.met: list[tuple[bytes | None, bytes]] = []
         self.open: list[Says] = []
+        self.sessions: list[TlsSession | None] = []
 
 
 class TlsCase(TestCase):
@@ -110,6 +114,7 @@ class TlsCase(TestCase):
             timeout_s=timeout_s,
             asks_clients=policy.clients.mode != "off",
             counters=self.counters,
+            tells_sessions=policy.tells_sessions,
         )
         self.port = StreamPort(
             reactor=reactor,
@@ -126,7 +131,9 @@ class TlsCase(TestCase):
         context.set_alpn_protocols(["http/1.1"])
         return context
 
-    async def ask(self, name: str = "a.example", context: ssl.SSLContext | None = None) -> dict[str, Any]:
+    async def ask(
+        self, name: str = "a.example", context: ssl.SSLContext | None = None, session: Any = None
+    ) -> dict[str, Any]:
         """Connect, have something echoed, and leave; what was seen, or ``refused``."""
         assert self.port is not None
         place = ("127.0.0.1", self.port.getHost().port)
@@ -136,7 +143,7 @@ class TlsCase(TestCase):
             try:
                 with (
                     socket.create_connection(place, 5) as plain,
-                    context.wrap_socket(plain, server_hostname=name) as tls,
+                    context.wrap_socket(plain, server_hostname=name, session=session) as tls,
                 ):
                     tls.sendall(b"hello")
                     if tls.recv(100) != b"hello":
@@ -148,6 +155,7 @@ class TlsCase(TestCase):
                         "version": tls.version(),
                         "alpn": tls.selected_alpn_protocol(),
                         "cipher": (tls.cipher() or ("",))[0],
+                        "session": tls.session,
                     }
                     tls.sendall(b"bye")
                     tls.recv(100)
@@ -188,6 +196,24 @@ class ServiceTests(TlsCase):
             context.maximum_version = ssl.TLSVersion.TLSv1_2
             context.set_ciphers(cipher)
             self.assertEqual((await self.ask("a.example", context))["cipher"], cipher)
+
+    async def test_sessions_are_told(self) -> None:
+        """A protocol learns of its client's session where that is wanted, also after the keys of tickets changed, and
+        of nothing elsewhere."""
+        store = self.serve(self.files("a", "a.example"), policy=Policy(tells_sessions=True))
+        context = self.context()
+        seen = await self.ask(context=context)
+        store._load_front()
+        gc.collect()
+        await self.ask(context=context, session=seen["session"])
+        first, again = self.server.sessions
+        assert first is not None and again is not None
+        self.assertEqual(first.presented, ())
+        self.assertTrue(set(first.issued) & set(again.presented))
+        await self.clean()
+        self.serve(self.files("b", "a.example"))
+        await self.ask()
+        self.assertIsNone(self.server.sessions[-1])
 
     async def test_profiles(self) -> None:
         """Intermediate takes TLS 1.2, modern does not; nobody takes 1.1 or a cipher without forward secrecy."""
