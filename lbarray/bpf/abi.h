@@ -59,7 +59,8 @@ struct config {
 	__u32 ifindex;    /* where forwarded frames leave */
 	__u32 table_size; /* rows of the table */
 	__u16 self;       /* this node's worker index */
-	__u16 tunnels;    /* 1: what other nodes encapsulate is taken out */
+	__u8 tunnels;     /* 1: what other nodes encapsulate is taken out */
+	__u8 table;       /* which of the tables is in use: 0 or 1 */
 	__u32 mtu;        /* octets of a packet that leave in one frame */
 	struct front fronts[FRONTS];
 };

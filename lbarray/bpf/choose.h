@@ -23,7 +23,7 @@ static __always_inline const struct service *find_service(const struct packet *p
 static __always_inline struct row *find_row(const struct packet *packet, const struct service *service,
 					    const struct config *config)
 {
-	__u32 key = 0;
+	__u32 key = config->table;
 	void *rows = bpf_map_lookup_elem(&tables, &key);
 
 	if (!rows || !config->table_size)

@@ -25,16 +25,17 @@ struct { /* every VIP of a service; 1: this node schedules it */
 	__uint(value_size, sizeof(__u32));
 } vips SEC(".maps");
 
-struct rows { /* a Maglev table; sized by the loader */
+struct rows { /* a Maglev table; sized by the loader, and written through its memory */
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, MAX_ROWS);
 	__uint(key_size, sizeof(__u32));
 	__uint(value_size, sizeof(struct row));
 };
 
-struct { /* the one in use, replaced as a whole */
+struct { /* the one in use, which the configuration names, and the one that is written next */
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, 1);
+	__uint(max_entries, 2);
 	__type(key, __u32);
 	__array(values, struct rows);
 } tables SEC(".maps");

@@ -9,13 +9,13 @@ import ctypes
 import ctypes.util
 import errno
 import os
-from array import array
 from collections.abc import Callable
+from mmap import MAP_SHARED, PROT_READ, PROT_WRITE, mmap
 from pathlib import Path
 
 from lbarray.errors import SystemRefused
 
-__all__ = ["Map", "ObjectFile", "Program", "library", "possible_cpus"]
+__all__ = ["Map", "MappedArray", "ObjectFile", "Program", "library", "possible_cpus"]
 
 _PRINTER = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 _ADVICE = {
@@ -45,6 +45,24 @@ class _TestRun(ctypes.Structure):
     ]
 
 
+class _MapCreate(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("btf_fd", ctypes.c_uint32),
+        ("btf_key_type_id", ctypes.c_uint32),
+        ("btf_value_type_id", ctypes.c_uint32),
+        ("btf_vmlinux_value_type_id", ctypes.c_uint32),
+        ("inner_map_fd", ctypes.c_uint32),
+        ("map_flags", ctypes.c_uint32),
+        ("map_extra", ctypes.c_uint64),
+        ("numa_node", ctypes.c_uint32),
+        ("map_ifindex", ctypes.c_uint32),
+    ]
+
+
+_MMAPABLE = 1 << 10  # BPF_F_MMAPABLE
+
+
 class Library:
     """The shared object with the signatures that we use; loaded when first needed."""
 
@@ -72,10 +90,6 @@ class Library:
         self.c.bpf_map_create.argtypes = [
             *(ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32),
             *(ctypes.c_uint32, ctypes.c_uint32, ctypes.c_void_p),
-        ]
-        self.c.bpf_map_update_batch.argtypes = [
-            *(ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p),
-            *(ctypes.c_void_p, ctypes.c_void_p),
         ]
         self.c.bpf_map_update_elem.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_uint64]
         self.c.bpf_map_lookup_elem.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p]
@@ -131,32 +145,6 @@ class Map:
         if code:
             raise library().refused(f"write the map {self.name}", code)
 
-    @classmethod
-    def create_array(cls, name: str, value_size: int, entries: int) -> Map:
-        """A new array that is in no object; :meth:`close` it.
-
-        :raises SystemRefused: the kernel would not.
-        """
-        fd = library().c.bpf_map_create(2, name.encode(), 4, value_size, entries, None)  # BPF_MAP_TYPE_ARRAY
-        if fd < 0:
-            raise library().refused(f"create the map {name}", fd)
-        return cls(fd, name)
-
-    def fill(self, values: bytes, entries: int) -> None:
-        """Write the first ``entries`` of an array in one call.
-
-        :raises SystemRefused: the kernel would not (it needs Linux 5.6).
-        """
-        keys = array("I", range(entries)).tobytes()
-        count = ctypes.c_uint32(entries)
-        code = library().c.bpf_map_update_batch(self.fd, keys, values, ctypes.byref(count), None)
-        if code:
-            raise library().refused(f"fill the map {self.name}", code)
-
-    def close(self) -> None:
-        """Let go of a map that was created alone; another map that it is in keeps it."""
-        os.close(self.fd)
-
     def following(self, key: bytes | None, size: int) -> bytes | None:
         """The key of ``size`` octets after ``key``, or the first; ``None`` behind the last."""
         found = ctypes.create_string_buffer(size)
@@ -183,6 +171,37 @@ class Map:
             before = following.raw
             found.append(before)
         return found
+
+
+class MappedArray(Map):
+    """A new array that is in no object, written through shared memory: no system call, and no copy of each entry alone.
+
+    :param value_size: octets of an entry, a multiple of eight.
+    :raises SystemRefused: the kernel would not (it needs Linux 5.5).
+    """
+
+    def __init__(self, name: str, value_size: int, entries: int) -> None:
+        options = _MapCreate(size=ctypes.sizeof(_MapCreate), map_flags=_MMAPABLE)
+        kind = 2  # BPF_MAP_TYPE_ARRAY
+        fd = library().c.bpf_map_create(kind, name.encode(), 4, value_size, entries, ctypes.byref(options))
+        if fd < 0:
+            raise library().refused(f"create the map {name}", fd)
+        super().__init__(fd, name)
+        try:
+            self._memory = mmap(fd, value_size * entries, MAP_SHARED, PROT_READ | PROT_WRITE)
+        except OSError as error:
+            os.close(fd)
+            raise library().refused(f"see the memory of the map {name}", error.errno or 0) from None
+
+    def write(self, values: bytes) -> None:
+        """Every entry at once. A program that reads meanwhile sees a mixture: write what none reads."""
+        self._memory[:] = values
+
+    def close(self) -> None:
+        """Let go of it; another map that it is in keeps it. Idempotent."""
+        if not self._memory.closed:
+            self._memory.close()
+            os.close(self.fd)
 
 
 class Program:

@@ -58,7 +58,7 @@ GUE_PRIVATE = 0x4C42
 TUNNEL_MARK = 0x4C
 
 U32 = struct.Struct("=I")
-CONFIG = struct.Struct("=16sQ6s2x16sIIHHI192s")
+CONFIG = struct.Struct("=16sQ6s2x16sIIHBBI192s")
 SERVICE_KEY = struct.Struct("=16s2sBB")
 SERVICE = struct.Struct("=BBB5x16s")
 FRONT = struct.Struct("=20s4x24s")

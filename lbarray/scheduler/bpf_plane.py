@@ -11,7 +11,7 @@ from lbarray.errors import SystemRefused
 from lbarray.interfaces import IForwardingPlane
 from lbarray.kernel.attachments import Classifier, Xdp
 from lbarray.kernel.journal import Journal, Undo
-from lbarray.kernel.libbpf import Map, ObjectFile, Program, possible_cpus
+from lbarray.kernel.libbpf import Map, MappedArray, ObjectFile, Program, possible_cpus
 from lbarray.kernel.links import link
 from lbarray.scheduler.abi import (
     CONFIG,
@@ -98,6 +98,8 @@ class BpfPlane:
         self._undo = Undo("packet-program", (interface, mode))
         self._object: ObjectFile | None = None
         self._maps: dict[str, Map] = {}
+        self._tables: list[MappedArray] = []
+        self._table = 0
         self._attachment: Xdp | Classifier | None = None
         self._active: frozenset[Address] = frozenset()
         self._services: tuple[PlaneService, ...] = ()
@@ -111,13 +113,12 @@ class BpfPlane:
         try:
             for program in set(MODES.values()) - {MODES[self.name]}:
                 self._object.leave_out(program)
-            template = self._new_table()
-            try:
-                self._object.use_inner("tables", template)
-                self._object.load()
-            finally:
-                template.close()
-            self.apply(ROW.pack(NOBODY, NOBODY, NOBODY, NOBODY) * self._table_size)
+            self._tables = [MappedArray("rows", ROW.size, self._table_size) for _ in range(2)]
+            self._object.use_inner("tables", self._tables[0])
+            self._object.load()
+            for number, table in enumerate(self._tables):
+                table.write(ROW.pack(NOBODY, NOBODY, NOBODY, NOBODY) * self._table_size)
+                self._map("tables").update(U32.pack(number), U32.pack(table.fd))
             self._write_config(place.index, place.mac, place.mtu)
             attachment = _attachment(self._interface, self.name)
             # Recorded first: a program that nobody remembers would go on for ever.
@@ -157,6 +158,9 @@ class BpfPlane:
             self._object = None
             self._maps.clear()
             self._used.clear()
+        for table in self._tables:
+            table.close()
+        self._tables = []
 
     def _map(self, name: str) -> Map:
         if name not in self._maps:
@@ -170,9 +174,8 @@ class BpfPlane:
             bits |= 1 << (peer[5] & 63)
         own = mapped(self._address) if self._address is not None else bytes(16)
         tunnels = bool(_tunnel_peers(self._workers))
-        value = CONFIG.pack(
-            self._secret, bits, mac, own, index, self._table_size, self._self, tunnels, self.mtu or mtu, self._fronts()
-        )
+        rows = (self._table_size, self._self, tunnels, self._table)
+        value = CONFIG.pack(self._secret, bits, mac, own, index, *rows, self.mtu or mtu, self._fronts())
         self._map("configs").update(U32.pack(0), value)
 
     def set_active(self, vips: Collection[Address]) -> None:
@@ -243,16 +246,12 @@ class BpfPlane:
     def apply(self, rows: bytes) -> None:
         if len(rows) != self._table_size * ROW.size:
             raise ValueError(f"{len(rows)} octets for a table of {self._table_size} rows")
-        table = self._new_table()
-        try:
-            table.fill(rows, self._table_size)
-            # One pointer is replaced, so a packet meets the old table or the new one.
-            self._map("tables").update(U32.pack(0), U32.pack(table.fd))
-        finally:
-            table.close()  # the map that it is in holds it
-
-    def _new_table(self) -> Map:
-        return Map.create_array("rows", ROW.size, self._table_size)
+        # One octet changes, so a packet meets the old table or the new one. Putting a new table into the map of maps
+        # would do as well, but the kernel then waits for all packets under way: 11 ms, in the turn of a takeover.
+        spare = 1 - self._table
+        self._tables[spare].write(rows)
+        self._table = spare
+        self._refresh()
 
     def counters(self) -> PlaneCounters:
         packets: dict[str, int] = {}

@@ -28,9 +28,6 @@ GATHER_S = 0.02
 CHECK_S = 1.0
 #: Seconds after which a silent node is taken out of the rows' history.
 LOST_FOR_GOOD_S = 30.0
-#: Seconds between two looks at the routers on the way to other segments, and while one of them is not resolved.
-LOOK_AGAIN_S = 5.0
-LOOK_SOON_S = 0.25
 
 
 class SchedulerService(Service):
@@ -89,6 +86,7 @@ class SchedulerService(Service):
         self._unsubscribe = self._members.subscribe(self._changed)
         self._update()
         self._checks.start(CHECK_S, now=False)
+        self._looking = self._clock.callLater(self._reach.pause_s, self._look_again)
 
     def stopService(self) -> None:
         super().stopService()
@@ -98,8 +96,9 @@ class SchedulerService(Service):
         if self._gathering is not None:
             self._gathering.cancel()
             self._gathering = None
-        if self._looking is not None and self._looking.active():
+        if self._looking is not None:
             self._looking.cancel()
+            self._looking = None
         self._plane.detach()
 
     @property
@@ -154,7 +153,8 @@ class SchedulerService(Service):
         self._updated_at = self._clock.seconds()
         members: Sequence[NodeReport] = [report for report in self._members.members() if report.name in self._index]
         targets = [self._reach.target(report, self._index[report.name]) for report in members]
-        self._look_again(targets)
+        if self._looking is not None and self._looking.getTime() > self._updated_at + self._reach.pause_s:
+            self._looking.reset(self._reach.pause_s)  # there is one more, perhaps not resolved
         wanted = _weighted(able_workers(members))
         try:
             # A row never names a worker that is not known: new ones come before it changes, old ones go after it.
@@ -194,15 +194,11 @@ class SchedulerService(Service):
         }
         return list(self._departed.values())
 
-    def _look_again(self, targets: Sequence[WorkerTarget]) -> None:
-        """Routers change, and are not resolved before something has been sent to them."""
-        if self._looking is not None and self._looking.active():
-            self._looking.cancel()
-        self._looking = None
-        beyond = [target for target in targets if target.tunnel]
-        if beyond and self.running:
-            wait_s = LOOK_AGAIN_S if all(target.mac for target in beyond) else LOOK_SOON_S
-            self._looking = self._clock.callLater(wait_s, self._changed, ())
+    def _look_again(self) -> None:
+        """Ways change, and a router is not resolved before something has been sent to it."""
+        if self._reach.look_again():
+            self._changed(())
+        self._looking = self._clock.callLater(self._reach.pause_s, self._look_again)
 
     def _learn_history(self, members: Sequence[NodeReport]) -> None:
         """What the others' rows were before this node joined: they hold the connections of the rows it now gets."""

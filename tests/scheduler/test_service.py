@@ -16,7 +16,7 @@ from lbarray.scheduler.service import CHECK_S, GATHER_S, LOST_FOR_GOOD_S, Schedu
 from lbarray.scheduler.table import RowTable
 from lbarray.telemetry.counters import Counters
 from lbarray.testing import MemoryMembers, MemoryPlane, PlaneSuite
-from lbarray.values import NodeReport, WorkerTarget
+from lbarray.values import Address, NodeReport, WorkerTarget
 
 INDEX = {"a": 0, "b": 1, "c": 2}
 
@@ -175,6 +175,26 @@ class SchedulerServiceTests(SynchronousTestCase):
         self.assertEqual(self.plane.workers[1].mac, b"\2\0\0\0\0\x77")
         self.service.stopService()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_ways_are_remembered(self) -> None:
+        """A change of members asks the kernel for no way that is known; each is looked up again within five seconds."""
+        asked: list[Address] = []
+
+        def look(address: Address) -> NextHop:
+            asked.append(address)
+            return NextHop(True, b"", 1500)
+
+        self.service._reach = Reach(node_name="a", tunnels={}, look=look)
+        self.members.become(report("a"), report("b"), report("c"))
+        self.clock.advance(GATHER_S)
+        self.assertEqual(len(asked), 2)
+        self.members.become(report("a"), report("b"))
+        self.clock.advance(GATHER_S)
+        self.members.become(report("a"), report("b"), report("c"))
+        self.clock.advance(GATHER_S)
+        self.assertEqual(len(asked), 2)
+        self.clock.pump([2.5] * 2)
+        self.assertEqual(sorted(asked[2:]), sorted(asked[:2]))
 
     def test_stranger(self) -> None:
         """A member that the configuration does not know gets nothing."""
