@@ -22,7 +22,7 @@ from lbarray.values import Address, NodeReport, PlaneFlow, PlaneService, WorkerT
 __all__ = ["SchedulerService"]
 
 #: Seconds for which membership changes are gathered after one: a whole array starting is few tables, not many. The
-#: first of a burst, which may be a worker's death, is acted upon at once.
+#: first of a burst, and a worker's end, are acted upon at once.
 GATHER_S = 0.02
 #: Seconds between two looks at whether the plane still does its work.
 CHECK_S = 1.0
@@ -141,14 +141,21 @@ class SchedulerService(Service):
         return self._reach.target(report, index)
 
     def _changed(self, members: Sequence[NodeReport]) -> None:
-        if self._gathering is None:
-            wait_s = max(0.0, self._updated_at + GATHER_S - self._clock.seconds())
-            if wait_s or not self.table.generation:
-                self._gathering = self._clock.callLater(wait_s or GATHER_S, self._update)
-            else:
-                self._update()
+        now = self._clock.seconds()
+        if self.table.generation and (now >= self._updated_at + GATHER_S or self._ended()):
+            self._update()
+        elif self._gathering is None:
+            wait_s = self._updated_at + GATHER_S - now
+            self._gathering = self._clock.callLater(wait_s if wait_s > 0 else GATHER_S, self._update)
+
+    def _ended(self) -> bool:
+        """Does a worker that has rows no longer take connections?"""
+        able = {report.name for report in able_workers(self._members.members())}
+        return bool(able) and not able.issuperset(worker.name for worker in self.table.workers)
 
     def _update(self) -> None:
+        if self._gathering is not None and self._gathering.active():
+            self._gathering.cancel()
         self._gathering = None
         self._updated_at = self._clock.seconds()
         members: Sequence[NodeReport] = [report for report in self._members.members() if report.name in self._index]

@@ -196,6 +196,16 @@ class SchedulerServiceTests(SynchronousTestCase):
         self.clock.pump([2.5] * 2)
         self.assertEqual(sorted(asked[2:]), sorted(asked[:2]))
 
+    def test_a_death_does_not_wait(self) -> None:
+        """Others' news a moment before does not keep the rows of a dead worker from moving at once."""
+        self.members.become(report("a"), report("b"), report("c"))
+        self.clock.advance(GATHER_S)
+        self.members.become(report("a"), report("b"), attrs.evolve(report("c"), weight=50))
+        self.members.become(report("a"), attrs.evolve(report("c"), weight=50))
+        self.assertEqual(self.owners(), {0, 2})
+        self.clock.advance(GATHER_S)
+        self.assertEqual(self.owners(), {0, 2})
+
     def test_stranger(self) -> None:
         """A member that the configuration does not know gets nothing."""
         self.members.become(report("a"), NodeReport(name="z", address=IPv4Address("192.0.2.9"), accepting=True))
