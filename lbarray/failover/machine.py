@@ -235,7 +235,8 @@ class Machine:
                 return [WasFrozen(late_s)]
             silent = self.owner is not None and now - self._heard_at >= 3 * self._active_interval_s
             lost: list[Effect] = [OwnerSilent(self.owner)] if silent and self.owner is not None else []
-            return self._become_active(now) + lost  # §6.4.2: nobody advertised
+            # Its connections first: a packet that is sent to it still is a second lost to its client.
+            return lost + self._become_active(now)  # §6.4.2: nobody advertised
         if self._overslept(now):
             return self._give_up(now)
         if self._leaving_until is not None:
@@ -244,7 +245,8 @@ class Machine:
             self._leaving_until = None
             self.deadline = now + self.interval_s
             return [NobodyTook(), Advertise(self.priority)]
-        self.deadline = now + self.interval_s  # §6.4.3
+        # §6.4.3; counted from when it was due, so that small delays do not add up to a longer interval.
+        self.deadline = max(now, self.deadline + self.interval_s)
         return [Advertise(self.priority)]
 
     def _overslept(self, now: float) -> bool:

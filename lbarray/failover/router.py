@@ -339,9 +339,12 @@ class RouterOnNode:
             self._lingering = None
         self.transitions += 1
         self._since = now
-        refused = self._holder.take()
         self.forwards = True
         self._changed()
+        if not self.spec.virtual_mac:
+            # The plane is ready, so packets can come; the address is for answering ARP and ND, and takes longer.
+            self._send_announcements()
+        refused = self._holder.take()
         if refused:
             # An owner without its addresses would keep the others from having them.
             self._trying = self._reactor.callLater(0, self._could_not_take, refused)

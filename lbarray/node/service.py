@@ -287,9 +287,16 @@ class NodeService(MultiService):
         # While it stops, it goes on forwarding what neighbours still send here.
         if self.scheduler is not None and not (self._stopping and not vips >= self.scheduler.owned):
             self.scheduler.set_owned(vips)
-            if self.prober is not None:
-                self.prober.set_active(bool(vips))
+            # Probes can wait for what has to be done now; their end cannot.
+            if vips:
+                self.reactor.callLater(0, self._probe)
+            else:
+                self._probe()
         self._tell()
+
+    def _probe(self) -> None:
+        if self.prober is not None and self.scheduler is not None:
+            self.prober.set_active(bool(self.prober.running) and self.scheduler.active)
 
     def _secrets(self) -> list[bytes]:
         """The key to sign with, then those that are accepted too."""

@@ -12,7 +12,7 @@ from lbarray.interfaces import IForwardingPlane
 from lbarray.kernel.attachments import Classifier, Xdp
 from lbarray.kernel.journal import Journal, Undo
 from lbarray.kernel.libbpf import Map, MappedArray, ObjectFile, Program, possible_cpus
-from lbarray.kernel.links import link
+from lbarray.kernel.links import Link, link
 from lbarray.scheduler.abi import (
     CONFIG,
     FLOW,
@@ -98,6 +98,7 @@ class BpfPlane:
         self._undo = Undo("packet-program", (interface, mode))
         self._object: ObjectFile | None = None
         self._maps: dict[str, Map] = {}
+        self._place: Link | None = None
         self._tables: list[MappedArray] = []
         self._table = 0
         self._attachment: Xdp | Classifier | None = None
@@ -108,7 +109,7 @@ class BpfPlane:
         self._workers: dict[int, WorkerTarget] = {}
 
     def attach(self) -> None:
-        place = link(self._interface)
+        self._place = link(self._interface)
         self._object = ObjectFile(self._object_path())
         try:
             for program in set(MODES.values()) - {MODES[self.name]}:
@@ -119,7 +120,7 @@ class BpfPlane:
             for number, table in enumerate(self._tables):
                 table.write(ROW.pack(NOBODY, NOBODY, NOBODY, NOBODY) * self._table_size)
                 self._map("tables").update(U32.pack(number), U32.pack(table.fd))
-            self._write_config(place.index, place.mac, place.mtu)
+            self._write_config()
             attachment = _attachment(self._interface, self.name)
             # Recorded first: a program that nobody remembers would go on for ever.
             self._journal.record(self._undo)
@@ -140,8 +141,17 @@ class BpfPlane:
         return self._object.program(MODES[self.name])
 
     def check(self) -> str:
-        if self._attachment is None or self._attachment.attached():
+        if self._attachment is None:
             return ""
+        try:
+            place = link(self._interface)
+            if place != self._place:  # its MAC address or its MTU
+                self._place = place
+                self._write_config()
+            if self._attachment.attached():
+                return ""
+        except SystemRefused as error:
+            return str(error)
         try:
             self._attachment.attach(self.program)
         except SystemRefused as error:
@@ -168,7 +178,9 @@ class BpfPlane:
             self._maps[name] = self._object.map(name)
         return self._maps[name]
 
-    def _write_config(self, index: int, mac: bytes, mtu: int) -> None:
+    def _write_config(self) -> None:
+        assert self._place is not None
+        index, mac, mtu = self._place.index, self._place.mac, self._place.mtu
         bits = 0
         for peer in _peers(self._workers):
             bits |= 1 << (peer[5] & 63)
@@ -190,7 +202,7 @@ class BpfPlane:
         _replace(self._map("vips"), vips, {mapped(each.id.address) for each in self._services})
         self._services = tuple(services)
         self._slots = slots
-        self._refresh()
+        self._write_config()
 
     def _fronts(self) -> bytes:
         """The services of the first slots once more; a service keeps its place among them as long as its slot."""
@@ -204,10 +216,6 @@ class BpfPlane:
     def _pack_service(self, service: PlaneService, slot: int) -> bytes:
         active = service.id.address in self._active
         return SERVICE.pack(service.hash_by, active, slot, client_mask(service))
-
-    def _refresh(self) -> None:
-        place = link(self._interface)
-        self._write_config(place.index, place.mac, place.mtu)
 
     def _slots_for(self, services: Sequence[ServiceId]) -> dict[ServiceId, int]:
         """A place among the shares for each service; a new one begins with nothing counted.
@@ -241,7 +249,7 @@ class BpfPlane:
             held.update(U32.pack(index), bytes(WORKER.size))
         _replace(self._map("peers"), _peers(self._workers), set(_peers(before)))
         _replace(self._map("tunnel_peers"), _tunnel_peers(self._workers), set(_tunnel_peers(before)))
-        self._refresh()
+        self._write_config()
 
     def apply(self, rows: bytes) -> None:
         if len(rows) != self._table_size * ROW.size:
@@ -251,7 +259,7 @@ class BpfPlane:
         spare = 1 - self._table
         self._tables[spare].write(rows)
         self._table = spare
-        self._refresh()
+        self._write_config()
 
     def counters(self) -> PlaneCounters:
         packets: dict[str, int] = {}

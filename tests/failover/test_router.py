@@ -117,6 +117,19 @@ class OwnerTests(RouterCase):
         claims = {claim_in(frame) for frame in self.frames} - {None}
         self.assertEqual(claims, {Claim(VIP.ip, OUR_MAC)})
 
+    def test_announces_before_the_address_is_there(self) -> None:
+        """Once the plane forwards, neighbours are told: the address, for the next who asks, takes longer to have."""
+        told: list[tuple[bool, int]] = []
+        take = self.holder.take
+
+        def look() -> str:
+            told.append((self.it.forwards, len({claim_in(frame) for frame in self.frames} - {None})))
+            return take()
+
+        self.holder.take = look  # type: ignore[method-assign]
+        self.own()
+        self.assertEqual(told, [(True, 1)])
+
     def test_renews_and_refreshes(self) -> None:
         """The addresses' lifetimes are renewed each second, and neighbours told once a minute."""
         self.own()
