@@ -24,11 +24,13 @@ class BadInput(ArrayError):
     :cvar reason: the counter's label, snake_case, stable between releases.
     :cvar status: the HTTP status its sender gets, or ``None`` where there is none to give.
     :ivar answer_fields: (name, value) to add to that answer, such as Retry-After.
+    :ivar route: the name of the route that the request had come to; empty for none.
     """
 
     reason: ClassVar[str] = "bad_input"
     status: ClassVar[int | None] = None
     answer_fields: tuple[tuple[bytes, bytes], ...] = ()
+    route: str = ""
 
 
 @attrs.frozen

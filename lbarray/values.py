@@ -226,6 +226,7 @@ class ClientAddress:
 class Handling:
     """How the requests of one route are handled; ``None`` leaves it to ``[worker]``.
 
+    :ivar route: its name, in metrics, logs and traces.
     :ivar max_body: octets of content before the request is refused with 413.
     :ivar response_timeout_s: a back end's silence before 504.
     :ivar retry_statuses: final statuses of a back end upon which a request that may be repeated (idempotent,
@@ -235,6 +236,7 @@ class Handling:
 
     max_body: int | None = None
     response_timeout_s: float | None = None
+    route: str = ""
     retry_statuses: frozenset[int] = frozenset()
     retry_broken: bool = False
 

@@ -13,6 +13,7 @@ from lbarray.backends.refusals import QueueDisplaced, QueueTimeout
 from lbarray.errors import BadInput
 from lbarray.http.events import OwnAnswer, ResponseHead
 from lbarray.interfaces import IAssignment
+from lbarray.telemetry.durations import Series
 from lbarray.values import BackendAddress, BackendState, Handling, Outcome
 
 __all__ = ["Assignment", "OwnAssignment", "PoolService"]
@@ -26,6 +27,7 @@ class PoolService:
     :param seconds: the clock.
     :param later: ``later(delay_s, call)``, cancellable.
     :param changed: ``changed(pool, member, health)``: its health, or else its circuit, has changed.
+    :param series: ``series(member)``: what counts its requests.
     """
 
     def __init__(
@@ -35,27 +37,29 @@ class PoolService:
         later: Callable[[float, Callable[[], None]], Any],
         changed: Callable[[Pool, Member, bool], None],
         counted: Callable[[str, str], None],
+        series: Callable[[Member], Series],
     ) -> None:
         self.seconds = seconds
         self.later = later
         self.changed = changed
         self.counted = counted
+        self.series = series
 
 
 @implementer(IAssignment)
 class OwnAssignment:
     """A request that a route answers by itself."""
 
-    __slots__ = ("answer",)
+    __slots__ = ("answer", "handling")
 
     waiting = False
     target: bytes | None = None
-    handling = GENERAL
     mirrors: Sequence[object] = ()
     backend: Any = None
 
-    def __init__(self, answer: OwnAnswer) -> None:
+    def __init__(self, answer: OwnAnswer, handling: Handling = GENERAL) -> None:
         self.answer: OwnAnswer | None = answer
+        self.handling = handling
 
     def wait(self, ready: Callable[[BadInput | None], None]) -> None:
         """It has its answer."""
@@ -152,7 +156,7 @@ class Assignment:
         if member is not None:
             self.waiting = False
             self.backend: BackendAddress = member.address
-            self._began_s = service.seconds() if pool.timed else 0.0
+            self._began_s = service.seconds()
         else:
             self.waiting = True
             self.bound = found
@@ -186,7 +190,7 @@ class Assignment:
         self.waiting = False
         self._member = member
         self.backend = member.address
-        self._began_s = self._service.seconds() if self._pool.timed else 0.0
+        self._began_s = self._service.seconds()
         self._tell(None)
 
     def refuse(self, error: BadInput) -> None:
@@ -240,6 +244,10 @@ class Assignment:
             self._ready = None
             self.refuse(QueueTimeout("the client has gone"))
             return
+        series = member.series
+        if series is None:
+            series = member.series = service.series(member)
+        series.observe(service.seconds() - self._began_s, outcome.value)
         if pool.end(member, outcome, self._latency_s, service.seconds):
             service.changed(pool, member, False)
         refused = outcome is Outcome.CONNECT_FAILED and member.health.state is BackendState.UP

@@ -12,6 +12,7 @@ from lbarray.backends.ejection import Circuit, CircuitState, Ejector
 from lbarray.backends.health import Health, ramp
 from lbarray.backends.keys import KeyReader
 from lbarray.backends.queue import RequestQueue, Waiter
+from lbarray.telemetry.durations import Series
 from lbarray.values import BackendAddress, BackendState, Outcome
 
 __all__ = ["NO_LIMIT", "Member", "Pool", "PoolLimits"]
@@ -63,6 +64,7 @@ class Member:
     :ivar outstanding: requests in hand; :ivar limit: so many it may have.
     :ivar draining: gets no new clients; those that are bound to it still come.
     :ivar backup: gets requests only while no other can.
+    :ivar series: what counts its requests' durations and ends, once it has had one.
     :ivar kept: not of the configuration (found by DNS): a change of that does not take it out.
     """
 
@@ -82,6 +84,7 @@ class Member:
         "outstanding",
         "recovering_since",
         "requests",
+        "series",
         "share",
         "weight",
     )
@@ -113,6 +116,7 @@ class Member:
         self.failures = 0
         self.draining = draining
         self.kept = False
+        self.series: Series | None = None
         self._set_draining = draining
 
     def __repr__(self) -> str:

@@ -18,15 +18,17 @@ from lbarray.backends.discovery import Discoveries, Discovery, Place
 from lbarray.backends.ejection import CircuitState
 from lbarray.backends.health import Seen
 from lbarray.backends.pool import Member, Pool
-from lbarray.backends.refusals import NobodyServes, NoRoom, NoRoute, TooLarge, UnknownBackend
+from lbarray.backends.refusals import NobodyServes, NoRoom, NoRoute, QueueDisplaced, TooLarge, UnknownBackend
 from lbarray.backends.routes import RouteTable
 from lbarray.backends.sharing import Sharing
 from lbarray.backends.status import member_status, pool_status
 from lbarray.backends.watching import Watch, Watcher
+from lbarray.errors import BadInput
 from lbarray.http.events import RequestHead
 from lbarray.interfaces import IRequestScheduler
 from lbarray.telemetry.counters import Counters
-from lbarray.values import BackendState, ClientAddress, ServiceId
+from lbarray.telemetry.durations import backend_series
+from lbarray.values import BackendState, ClientAddress, Handling, ServiceId
 
 __all__ = ["BackendsService"]
 
@@ -73,6 +75,7 @@ class BackendsService(Service):
             later=reactor.callLater,
             changed=self._changed,
             counted=counters.add,
+            series=lambda member: backend_series(counters, member.address.pool, member.address.name),
         )
         self.watcher = Watcher(reactor=reactor, pools=self.pools, watches=watches, saw=self.saw, chance=chance.random)
         for pool in pools:
@@ -152,12 +155,12 @@ class BackendsService(Service):
     def _by_route(self, route: Route, request: RequestHead, client: ClientAddress) -> Any:
         """What :meth:`assign` does for a route that does more than lead to a pool."""
         if route.answer is not None:
-            return OwnAssignment(route.answer)
+            return OwnAssignment(route.answer, route.handling)
         if route.redirect is not None:
-            return OwnAssignment(route.redirect.answer(request, client))
+            return OwnAssignment(route.redirect.answer(request, client), route.handling)
         most = route.handling.max_body
         if most is not None and (length := request.get(b"content-length")) is not None and int(length) > most:
-            raise TooLarge(f"content of {int(length)} octets, the route allows {most}")
+            raise _of(route.handling, TooLarge(f"content of {int(length)} octets, the route allows {most}"))
         pool = self._pool_of(route, client)
         key = pool.key_of(request, client) if pool.key_of is not None else b""
         found, mark = None, b""
@@ -203,10 +206,14 @@ class BackendsService(Service):
 
     def _queued(self, pool: Pool, found: Member | None, waiting: Assignment) -> Assignment:
         if not pool.fit and found is None:
-            raise NobodyServes(f"no back end of pool {pool.name} can serve")
+            raise _of(waiting.handling, NobodyServes(f"no back end of pool {pool.name} can serve"))
         if not pool.limits.queue:
-            raise NoRoom(f"every back end of pool {pool.name} has as many requests as it may have")
-        waiting.queue()
+            full = f"every back end of pool {pool.name} has as many requests as it may have"
+            raise _of(waiting.handling, NoRoom(full))
+        try:
+            waiting.queue()
+        except QueueDisplaced as error:
+            raise _of(waiting.handling, error) from None
         self._counters.add("queued", pool.name)
         return waiting
 
@@ -476,6 +483,12 @@ class BackendsService(Service):
             name: {**pool_status(pool), "looks": watcher.looks.get(name, 0), "seen": watcher.seen.get(name, 0)}
             for name, pool in self.pools.items()
         }
+
+
+def _of(handling: Handling, error: BadInput) -> BadInput:
+    """The refusal, counted for its route."""
+    error.route = handling.route
+    return error
 
 
 def _handed(waiting: Assignment, member: Member) -> None:

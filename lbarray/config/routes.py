@@ -86,6 +86,7 @@ class Route:
     regular expressions in the file's order, then the longest prefix; then the one with the most conditions;
     then the first. Exactly one of ``pool``, ``split``, ``redirect`` and ``answer`` says where.
 
+    :ivar name: what metrics, the access log and traces call it; its host and path if it is not given.
     :ivar host: a name, ``*.example.net`` or ``*``.
     :ivar path: a prefix, by whole segments. ``path_exact``: the whole path; ``path_regex``: found in the path (RE2).
     :ivar methods: one of these; :ivar networks: the client's address is in one of these.
@@ -100,6 +101,7 @@ class Route:
     """
 
     pool: Name | None = None
+    name: Name | None = None
     host: Text = "*"
     path: PathPrefix = "/"
     path_exact: PathPrefix | None = None
@@ -122,3 +124,9 @@ class Route:
     retry_statuses: tuple[Annotated[int, between(400, 599)], ...] = ()
     retry_broken: Flag = True
     priority: Annotated[int, between(-100, 100)] = 0
+
+    @property
+    def label(self) -> str:
+        """Its name, or what it is for: ``www.example.com/shop``, ``*/api``, ``*~^/v[0-9]+``."""
+        path = f"~{self.path_regex}" if self.path_regex is not None else self.path_exact or self.path
+        return self.name or f"{self.host}{path}"

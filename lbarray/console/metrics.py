@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from lbarray.console.view import NodeView
-from lbarray.telemetry.durations import OWN_NAMES, durations_of, responses_of
-from lbarray.telemetry.histograms import BUCKETS_S
+from lbarray.telemetry.durations import BACKENDS, OWN_NAMES, durations_of, ends_of
+from lbarray.telemetry.histograms import BUCKETS_S, Histogram
 
 __all__ = ["exposition"]
 
@@ -82,24 +82,47 @@ def _node(view: NodeView, status: Mapping[str, object]) -> Iterator[Metric]:
 
 
 def _durations(view: NodeView) -> Iterator[Metric]:
-    """Rate, errors and durations of each service."""
-    durations = HistogramMetricFamily(
-        "lbarray_request_duration_seconds", "From a request's head to the end of its response", labels=["service"]
+    """Rate, errors and durations of each route of each service, and of each back end."""
+    labels = ["service", "route"]
+    yield _histograms(
+        HistogramMetricFamily(
+            "lbarray_request_duration_seconds", "From a request's head to the end of its response", labels=labels
+        ),
+        durations_of(view.counters),
     )
-    for service, histogram in durations_of(view.counters).items():
+    responses = CounterMetricFamily(
+        "lbarray_responses",
+        "Responses by class of status; 4xx holds clients that had gone",
+        labels=[*labels, "status"],
+    )
+    for key, value in ends_of(view.counters).items():
+        responses.add_metric(key, value)
+    yield responses
+    labels = ["pool", "backend"]
+    yield _histograms(
+        HistogramMetricFamily(
+            "lbarray_backend_request_duration_seconds",
+            "From the choice of the back end to the end of its response; the time in the queue is not in it",
+            labels=labels,
+        ),
+        durations_of(view.counters, BACKENDS),
+    )
+    outcomes = CounterMetricFamily(
+        "lbarray_backend_outcomes", "Requests at the back end, by how they ended", labels=[*labels, "outcome"]
+    )
+    for key, value in ends_of(view.counters, BACKENDS).items():
+        outcomes.add_metric(key, value)
+    yield outcomes
+
+
+def _histograms(family: HistogramMetricFamily, durations: Mapping[tuple[str, str], Histogram]) -> HistogramMetricFamily:
+    for key, histogram in durations.items():
         running, buckets = 0, []
         for bound, count in zip([*map(str, BUCKETS_S), "+Inf"], histogram.counts, strict=True):
             running += count
             buckets.append((bound, running))
-        durations.add_metric([service], buckets, histogram.total_s)
-    responses = CounterMetricFamily(
-        "lbarray_responses",
-        "Responses by class of status; 4xx holds clients that had gone",
-        labels=["service", "status"],
-    )
-    for (service, kind), value in responses_of(view.counters).items():
-        responses.add_metric([service, kind], value)
-    yield from (durations, responses)
+        family.add_metric(key, buckets, histogram.total_s)
+    return family
 
 
 def _services(services: Mapping[str, object]) -> Iterator[Metric]:

@@ -8,8 +8,9 @@ import attrs
 
 from lbarray.console.actions import Actions
 from lbarray.telemetry.counters import Counters
-from lbarray.telemetry.durations import OWN_NAMES, durations_of
+from lbarray.telemetry.durations import OWN_NAMES, durations_of, ends_of, service_durations
 from lbarray.telemetry.events import RecentEvents
+from lbarray.telemetry.histograms import Histogram
 
 __all__ = ["NodeView"]
 
@@ -57,12 +58,29 @@ class NodeView:
         return whole
 
     def _add_durations(self, whole: dict[str, object]) -> None:
-        """Each service's quantiles, from the counters of all processes."""
+        """The quantiles of each service and its routes, from the counters of all processes."""
         services = whole.get("services")
         if not isinstance(services, dict):
             return
-        for name, histogram in durations_of(self.counters).items():
+        durations = durations_of(self.counters)
+        for name, histogram in service_durations(durations).items():
             service = services.get(name)
             if isinstance(service, dict):
-                quantiles = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
-                service["latency_s"] = {key: round(histogram.quantile(share), 6) for key, share in quantiles}
+                service["latency_s"] = _quantiles(histogram)
+                service["routes"] = {}
+        errors: dict[tuple[str, str], int] = {}
+        for (name, route, end), value in ends_of(self.counters).items():
+            if end == "5xx":
+                errors[name, route] = value
+        for (name, route), histogram in durations.items():
+            service = services.get(name)
+            if isinstance(service, dict):
+                service["routes"][route or "(none)"] = {
+                    "requests": histogram.count,
+                    "errors": errors.get((name, route), 0),
+                    "latency_s": _quantiles(histogram),
+                }
+
+
+def _quantiles(histogram: Histogram) -> dict[str, float]:
+    return {key: round(histogram.quantile(share), 6) for key, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))}

@@ -75,7 +75,7 @@ def backends_settings(*, reactor: Any, config: Config, secret: bytes) -> dict[st
 
     routes = [(route.services, _match(route), _route(route, secret)) for route in config.routes]
     if not routes:
-        routes = [((), Match(), Route(pool=next(iter(config.pools))))]
+        routes = [((), Match(), Route(pool=next(iter(config.pools)), handling=Handling(route="*/", retry_broken=True)))]
     return {
         "pools": [_pool(reactor, name, pool, secret) for name, pool in config.pools.items()],
         "routes": {
@@ -293,6 +293,7 @@ def _route(route: route_config.Route, secret: bytes) -> Route:
         handling=Handling(
             max_body=route.max_body,
             response_timeout_s=route.response_timeout,
+            route=route.label,
             retry_statuses=frozenset(route.retry_statuses),
             retry_broken=route.retry_broken,
         ),

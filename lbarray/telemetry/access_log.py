@@ -58,6 +58,7 @@ class Record(NamedTuple):
     backend: str = ""
     service: str = ""
     trace: bytes = b""
+    route: str = ""
 
 
 def escaped(value: bytes) -> bytes:
@@ -89,6 +90,7 @@ def json_line(record: Record, stamp: bytes) -> bytes:
         "octets": record.octets,
         "received": record.received,
         "took_ms": round(record.took_s * 1000.0, 3),
+        "route": record.route,
         "backend": record.backend,
         "referer": record.referer.decode("latin-1"),
         "agent": record.agent.decode("latin-1"),

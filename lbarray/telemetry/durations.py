@@ -1,58 +1,142 @@
-"""How requests went, service by service: their durations and statuses, as counters.
+"""How requests went, by service and route, and by back end: their durations and ends, as counters.
 
-Counters, because those of several processes add up; a histogram is made of them when somebody looks.
+Counters, because those of several processes add up; histograms are made of them when somebody looks.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Hashable, Mapping
 from typing import Final
+
+import attrs
 
 from lbarray.telemetry.counters import Counters
 from lbarray.telemetry.histograms import BUCKETS_S, Histogram
 
-__all__ = ["OWN_NAMES", "Durations", "durations_of", "responses_of"]
+__all__ = [
+    "BACKENDS",
+    "MOST_ROUTES",
+    "OTHER_ROUTES",
+    "OWN_NAMES",
+    "REQUESTS",
+    "Durations",
+    "Series",
+    "backend_series",
+    "durations_of",
+    "ends_of",
+    "service_durations",
+]
 
-_BUCKET, _SUM, _RESPONSES = "request_duration_bucket", "request_duration_us", "responses"
-#: Counters that mean something only together: not shown one by one.
-OWN_NAMES: Final = frozenset([_BUCKET, _SUM, _RESPONSES])
+
+@attrs.frozen
+class Family:
+    """The names of counters that mean something only together."""
+
+    buckets: str
+    total_us: str
+    ends: str
+
+
+#: By (service, route); they end as ``2xx`` and so on.
+REQUESTS: Final = Family("request_duration_bucket", "request_duration_us", "responses")
+#: By (pool, back end); they end as :class:`lbarray.values.Outcome` says.
+BACKENDS: Final = Family("backend_duration_bucket", "backend_duration_us", "backend_outcomes")
+#: Not shown one by one.
+OWN_NAMES: Final = frozenset(name for family in (REQUESTS, BACKENDS) for name in attrs.astuple(family))
+#: Routes of a service that have series of their own; those beyond share one, so that a monitor can bear them all.
+MOST_ROUTES: Final = 200
+OTHER_ROUTES: Final = "(other)"
 _LAST: Final = len(BUCKETS_S)
 
 
-class Durations:
-    """Counts the requests of one service. On the path of every request: three additions."""
+class Series:
+    """One histogram, and how often what end. On the path of every request: three additions, of keys made before."""
 
-    __slots__ = ("_add", "_buckets", "_classes", "_service")
+    __slots__ = ("_add", "_buckets", "_ends", "_family", "_label")
+
+    def __init__(self, counters: Counters, family: Family, one: str, two: str) -> None:
+        self._add = counters.add
+        self._family = family
+        self._label = label = f"{one}/{two}"
+        self._buckets = tuple(f"{label}/{place}" for place in range(_LAST + 1))
+        self._ends: dict[Hashable, str] = {}
+
+    def observe(self, seconds: float, end: str | int) -> None:
+        """One that took so long and ended like this."""
+        add, family = self._add, self._family
+        add(family.buckets, self._buckets[bisect_left(BUCKETS_S, seconds)])
+        add(family.total_us, self._label, int(seconds * 1e6))
+        label = self._ends.get(end)
+        if label is None:
+            label = self._ends[end] = f"{self._label}/{end}"
+        add(family.ends, label)
+
+
+class Durations:
+    """Counts the requests of one service, route by route."""
+
+    __slots__ = ("_counters", "_routes", "_service")
 
     def __init__(self, counters: Counters, service: str) -> None:
-        self._add = counters.add
+        self._counters = counters
         self._service = service
-        self._buckets = tuple(f"{service}/{place}" for place in range(_LAST + 1))
-        self._classes = {kind: f"{service}/{kind}xx" for kind in range(1, 6)}
+        self._routes: dict[str, Series] = {}
 
-    def observe(self, seconds: float, status: int) -> None:
-        """One request that took so long, and ended with this status (499: its client had gone)."""
-        add = self._add
-        add(_BUCKET, self._buckets[bisect_left(BUCKETS_S, seconds)])
-        add(_SUM, self._service, int(seconds * 1e6))
-        add(_RESPONSES, self._classes.get(status // 100, self._service))
+    def observe(self, seconds: float, status: int, route: str = "") -> None:
+        """One request that took so long, and ended with this status (499: its client had gone).
+
+        :param route: the name of its route; empty where it came to none.
+        """
+        series = self._routes.get(route)
+        if series is None:
+            series = self._routes[route] = self._series(route)
+        series.observe(seconds, _CLASSES.get(status // 100, "5xx"))
+
+    def _series(self, route: str) -> Series:
+        if len(self._routes) >= MOST_ROUTES and route:
+            other = self._routes.get(OTHER_ROUTES)
+            return other or Series(self._counters, REQUESTS, self._service, OTHER_ROUTES)
+        return Series(self._counters, REQUESTS, self._service, route)
 
 
-def durations_of(counters: Counters) -> dict[str, Histogram]:
-    """The durations of each service."""
-    found: dict[str, Histogram] = {}
-    for label, value in counters.by_label(_BUCKET).items():
-        service, _, place = label.rpartition("/")
-        found.setdefault(service, Histogram()).counts[int(place)] += value
-    for service, microseconds in counters.by_label(_SUM).items():
-        found.setdefault(service, Histogram()).total_s = microseconds / 1e6
+_CLASSES: Final = {kind: f"{kind}xx" for kind in range(1, 6)}
+
+
+def backend_series(counters: Counters, pool: str, backend: str) -> Series:
+    """Counts the requests of one back end."""
+    return Series(counters, BACKENDS, pool, backend)
+
+
+def durations_of(counters: Counters, family: Family = REQUESTS) -> dict[tuple[str, str], Histogram]:
+    """The durations by (service, route), or by (pool, back end)."""
+    found: dict[tuple[str, str], Histogram] = {}
+    for label, value in counters.by_label(family.buckets).items():
+        key, _, place = label.rpartition("/")
+        found.setdefault(_pair(key), Histogram()).counts[int(place)] += value
+    for key, microseconds in counters.by_label(family.total_us).items():
+        found.setdefault(_pair(key), Histogram()).total_s = microseconds / 1e6
     return found
 
 
-def responses_of(counters: Counters) -> dict[tuple[str, str], int]:
-    """Responses by service and class of status (``2xx``)."""
+def ends_of(counters: Counters, family: Family = REQUESTS) -> dict[tuple[str, str, str], int]:
+    """How many ended how: by (service, route, class of status), or by (pool, back end, outcome)."""
     found = {}
-    for label, value in counters.by_label(_RESPONSES).items():
-        service, _, kind = label.rpartition("/")
-        found[service, kind] = value
+    for label, value in counters.by_label(family.ends).items():
+        key, _, end = label.rpartition("/")
+        found[(*_pair(key), end)] = value
     return found
+
+
+def service_durations(durations: Mapping[tuple[str, str], Histogram]) -> dict[str, Histogram]:
+    """Those of a service's routes together."""
+    found: dict[str, Histogram] = {}
+    for (service, _), histogram in durations.items():
+        found.setdefault(service, Histogram()).add(histogram.counts, histogram.total_s)
+    return found
+
+
+def _pair(key: str) -> tuple[str, str]:
+    # Names of services and pools have no slash; routes are named by their paths.
+    one, _, two = key.partition("/")
+    return one, two

@@ -55,6 +55,7 @@ class Exchange:
 
     _began_s = 0.0
     _backend_name = ""
+    _route = ""
     _trace = b""
     _assignment: Any = None
     _backend: BackendConnection | None = None
@@ -86,7 +87,7 @@ class Exchange:
         self._body_octets = 0
         self._response_timeout_s = factory.limits.response_timeout_s
         self.sent_octets = 0
-        self._backend_name = ""
+        self._backend_name = self._route = ""
         self._began_s = now = factory.seconds()
         if factory.forwarding.traces:
             self._trace = ensure_trace(head)
@@ -101,6 +102,7 @@ class Exchange:
         except BadInput as error:
             self._refused(error)
             return
+        self._route = assignment.handling.route
         if assignment.answer is not None:
             answer = assignment.answer
             self.answer(answer.status, answer.fields, answer.content)
@@ -184,6 +186,7 @@ class Exchange:
 
     def _refused(self, error: BadInput) -> None:
         self.factory.counters.add("requests_refused", error.reason)
+        self._route = self._route or error.route
         self.answer(error.status or 503, error.answer_fields)
 
     def _too_large(self) -> None:
@@ -451,7 +454,7 @@ class Exchange:
         """The request in hand is over: count it, and write its line; 499 for a client that has gone."""
         factory = self.factory
         took_s = factory.seconds() - self._began_s if self.request is not None else 0.0
-        factory.durations.observe(took_s, status)
+        factory.durations.observe(took_s, status, self._route)
         log = factory.access_log
         if log is None:
             return
@@ -482,6 +485,7 @@ class Exchange:
                 self._backend_name,
                 factory.name,
                 self._trace,
+                self._route,
             )
         )
 

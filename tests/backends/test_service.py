@@ -18,6 +18,7 @@ from lbarray.http.events import RequestHead, ResponseHead
 from lbarray.interfaces import IAssignment, IRequestScheduler
 from lbarray.node.backend_parts import backends_settings
 from lbarray.telemetry.counters import Counters
+from lbarray.telemetry.durations import BACKENDS, durations_of, ends_of
 from lbarray.values import BackendState, ClientAddress, Outcome, ServiceId
 from tests.backends.parts import BAD, CLIENT, GOOD, get
 
@@ -251,6 +252,39 @@ response_fields = { remove = ["Server"], set = { X-Frame-Options = "DENY" } }
         handling = assignment.handling
         self.assertEqual((handling.response_timeout_s, handling.retry_statuses), (7.0, {502, 503}))
         self.assertEqual(self.refused(get(b"/app", (b"Content-Length", b"11"))).status, 413)
+
+    def test_names(self) -> None:
+        """A route is named by its name, or by what it is for: its answers, its requests and what it refuses."""
+        self.start(
+            more="""
+[[routes]]
+pool = "web"
+[[routes]]
+name = "shop"
+path = "/shop"
+pool = "web"
+max_body = 10
+[[routes]]
+host = "a.example"
+path_regex = "^/v[0-9]"
+answer = { status = 410 }
+"""
+        )
+        self.assertEqual(self.assign().handling.route, "*/")
+        self.assertEqual(self.assign(get(b"/shop")).handling.route, "shop")
+        self.assertEqual(self.refused(get(b"/shop", (b"Content-Length", b"11"))).route, "shop")
+        self.down("w1", "w2", "w3")
+        self.assertEqual(self.refused(get(b"/shop")).route, "shop")
+
+    def test_durations(self) -> None:
+        """What a back end was given is counted by how it ended, and how long it took."""
+        self.start()
+        assignment = self.assign()
+        self.clock.advance(0.3)
+        assignment.finished(Outcome.TIMED_OUT)
+        name = assignment.backend.name
+        self.assertEqual(ends_of(self.counters, BACKENDS), {("web", name, "timed_out"): 1})
+        self.assertEqual(durations_of(self.counters, BACKENDS)["web", name].total_s, 0.3)
 
     def test_repeated_unless_not_wanted(self) -> None:
         """When a back end dies, requests that may be repeated are; a route may say no."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from lbarray.console.actions import Action, Actions, Argument, Refused
 from lbarray.console.metrics import exposition
@@ -18,7 +19,7 @@ from lbarray.console.prompt import namespace, welcome
 from lbarray.console.tables import array_table, pools_table, rewriting_table, services_table, status_tables, table
 from lbarray.console.view import NodeView
 from lbarray.telemetry.counters import Counters
-from lbarray.telemetry.durations import Durations
+from lbarray.telemetry.durations import MOST_ROUTES, Durations, backend_series
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MEMBER = {
@@ -239,23 +240,49 @@ class MetricsTests(SynchronousTestCase):
             self.assertIn(line + "\n", text)
 
     def test_durations(self) -> None:
-        """Each service has a histogram and its responses; the status has their quantiles, not their buckets."""
+        """Each route of a service has a histogram and its responses; the status has quantiles, not buckets."""
         view = make_view()
         durations = Durations(view.counters, "http")
-        for seconds, status in ((0.002, 200), (0.002, 204), (0.3, 502)):
-            durations.observe(seconds, status)
+        for seconds, status, route in ((0.002, 200, "*/"), (0.002, 204, "*/"), (0.3, 502, "www.example/a/b")):
+            durations.observe(seconds, status, route)
         text = exposition(view)
         for line in (
-            'lbarray_request_duration_seconds_bucket{le="0.0025",service="http"} 2.0',
-            'lbarray_request_duration_seconds_bucket{le="+Inf",service="http"} 3.0',
-            'lbarray_request_duration_seconds_sum{service="http"} 0.304',
-            'lbarray_responses_total{service="http",status="2xx"} 2.0',
-            'lbarray_responses_total{service="http",status="5xx"} 1.0',
+            'lbarray_request_duration_seconds_bucket{le="0.0025",route="*/",service="http"} 2.0',
+            'lbarray_request_duration_seconds_bucket{le="+Inf",route="*/",service="http"} 2.0',
+            'lbarray_request_duration_seconds_sum{route="www.example/a/b",service="http"} 0.3',
+            'lbarray_responses_total{route="*/",service="http",status="2xx"} 2.0',
+            'lbarray_responses_total{route="www.example/a/b",service="http",status="5xx"} 1.0',
         ):
             self.assertIn(line + "\n", text)
         self.assertNotIn("lbarray_request_duration_us", text)
-        latency = view.status()["services"]["http"]["latency_s"]  # type: ignore[index]
-        self.assertTrue(0.25 < latency["p99"] <= 0.5)
+        service = view.status()["services"]["http"]  # type: ignore[index]
+        self.assertTrue(0.25 < service["latency_s"]["p99"] <= 0.5)
+        self.assertEqual(service["routes"]["www.example/a/b"]["errors"], 1)
+        self.assertTrue(service["routes"]["*/"]["latency_s"]["p99"] <= 0.0025)
+
+    def test_bounded(self) -> None:
+        """However many routes a service has, a monitor gets so many series and no more; no request is lost."""
+        view = make_view()
+        durations = Durations(view.counters, "http")
+        for place in range(3 * MOST_ROUTES):
+            durations.observe(0.1, 200, f"*/{place}")
+        lines = [line for line in exposition(view).splitlines() if line.startswith("lbarray_responses_total")]
+        self.assertEqual(len(lines), MOST_ROUTES + 1)
+        self.assertEqual(sum(float(line.split()[-1]) for line in lines), 3 * MOST_ROUTES)
+
+    def test_backends(self) -> None:
+        """Each back end has a histogram, and how its requests ended."""
+        view = make_view()
+        series = backend_series(view.counters, "web", "w1")
+        series.observe(0.002, "answered")
+        series.observe(3.0, "timed_out")
+        text = exposition(view)
+        for line in (
+            'lbarray_backend_request_duration_seconds_bucket{backend="w1",le="0.0025",pool="web"} 1.0',
+            'lbarray_backend_request_duration_seconds_count{backend="w1",pool="web"} 2.0',
+            'lbarray_backend_outcomes_total{backend="w1",outcome="timed_out",pool="web"} 1.0',
+        ):
+            self.assertIn(line + "\n", text)
 
     def test_array(self) -> None:
         """Who is in and who is missing; how many configurations run."""
@@ -279,18 +306,41 @@ class MetricsTests(SynchronousTestCase):
                 self.assertNotRegex(name, r"_(ms|us|kb|percent)$")
 
     def test_alerts(self) -> None:
-        """The alerts that we ship speak of metrics that there are; promtool finds nothing wrong with them."""
+        """The alerts and the dashboard that we ship speak of metrics that there are."""
         rules = (ROOT / "etc" / "prometheus-alerts.yml").read_text()
         view = make_view()
         Durations(view.counters, "http").observe(0.1, 200)
+        backend_series(view.counters, "web", "w1").observe(0.1, "answered")
         there = set(re.findall(r"^(lbarray_\w+)", exposition(view), re.MULTILINE))
         said = set(re.findall(r"lbarray_[a-z0-9_]+", rules + (ROOT / "etc" / "grafana-dashboard.json").read_text()))
         later = {"lbarray_certificate_expiry_seconds", "lbarray_reactor_lag_seconds", "lbarray_worker_packets_total"}
         self.assertEqual(said - there - later, set())
-        if promtool := shutil.which("promtool"):
-            command = [promtool, "check", "rules", str(ROOT / "etc" / "prometheus-alerts.yml")]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    def test_promtool(self) -> None:
+        """Prometheus's own tool finds nothing wrong with the alerts, and they fire upon what they are for."""
+        promtool = shutil.which("promtool")
+        if promtool is None:
+            if os.environ.get("LBARRAY_REQUIRE_SYSTEM"):
+                self.fail("promtool is missing: tools/system-packages installs it (Debian package prometheus)")
+            raise SkipTest("promtool is not here")
+        for command in (
+            ["check", "rules", str(ROOT / "etc" / "prometheus-alerts.yml")],
+            ["test", "rules", str(ROOT / "tests" / "console" / "alerts.yml")],
+        ):
+            done = subprocess.run([promtool, *command], capture_output=True, text=True, check=False)
             self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+    def test_linted(self) -> None:
+        """What a node says is what Prometheus reads, without a complaint of its linter."""
+        promtool = shutil.which("promtool")
+        if promtool is None:
+            raise SkipTest("promtool is not here")
+        view = make_view()
+        Durations(view.counters, "http").observe(0.1, 200, "*/")
+        done = subprocess.run(
+            [promtool, "check", "metrics"], input=exposition(view), capture_output=True, text=True, check=False
+        )
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
 
 class NamespaceTests(SynchronousTestCase):

@@ -127,7 +127,7 @@ class Requests:
         self.answer: OwnAnswer | None = None
         self.waiting = False
         self.target: bytes | None = None
-        self.handling = Handling()
+        self.handling = Handling(route="*/")
         self.mirrors: tuple[int, ...] = ()
         self.queue: list[Callable[[BadInput | None], None]] = []
         self.heads: list[RequestHead] = []

@@ -9,6 +9,7 @@ from twisted.internet.task import deferLater
 
 from lbarray.http.forwarding import Forwarding
 from lbarray.telemetry.access_log import Record
+from lbarray.telemetry.durations import ends_of
 from tests.worker.engine import OK, Backend, Client, Engine, answer
 
 reactor: Any = global_reactor
@@ -46,6 +47,15 @@ class AccessTests(Engine):
             ("127.0.0.1", b"GET", b"/p?q", (1, 1), 200, 2, b"curl/8", b"https://a.example/"),
         )
         self.assertEqual((line.host, line.backend, line.service), (b"a.example", "w0", "https"))
+
+    async def test_route(self) -> None:
+        """The line and the counters have the request's route; what no route was for has none."""
+        lines = self.served(answer(OK))
+        await self.ask(self.get(b"/p"))
+        [line] = lines
+        self.assertEqual(line.route, "*/")
+        ends = ends_of(self.factory.counters)
+        self.assertEqual({route for _, route, _ in ends}, {"*/"})
 
     async def test_traced(self) -> None:
         """Where traces are begun, back end and log have the same one; otherwise the back end gets none."""
