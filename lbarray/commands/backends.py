@@ -18,7 +18,7 @@ def add(commands: Commands) -> None:
     """``weigh``, ``add``, ``remove``."""
     for name, run in (("weigh", weigh), ("add", add_backend), ("remove", remove)):
         command = commands.add_remote(name, run)
-        command.add_argument("backend", metavar="POOL/BACKEND")
+        command.add_argument("backend", metavar="POOL/BACKEND", help="or a node" if run is weigh else None)
         if name == "add":
             command.add_argument("address", metavar="HOST:PORT")
             command.add_argument("--weight", type=int, default=1, help="its part of the pool (1)")
@@ -36,9 +36,11 @@ def pool_and_name(text: str) -> tuple[str, str]:
 
 
 def weigh(arguments: argparse.Namespace) -> int:
-    """Change a back end's part of its pool, until the next start or reload."""
-    pool, name = pool_and_name(arguments.backend)
+    """Change a back end's part of its pool, or a node's of the clients, until the next start or reload."""
     node = connect(arguments)
+    if "/" not in arguments.backend and not arguments.here:
+        return show(arguments, node.perform("weigh", name=arguments.backend, weight=arguments.weight))
+    pool, name = pool_and_name(arguments.backend)
     values = {"pool": pool, "backend": name, "weight": arguments.weight, "everywhere": not arguments.here}
     return show(arguments, node.perform("weigh-backend", **values))
 

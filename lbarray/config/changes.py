@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -16,6 +17,8 @@ __all__ = ["LIVE", "Difference", "differences", "needing_restart"]
 LIVE: Final = ("services", "pools", "routes", "cdn", "filters", "worker")
 #: Keys of these sections that need one all the same.
 FIXED: Final = ("worker.processes",)
+#: Keys elsewhere that need none.
+_LIVE_KEYS: Final = re.compile(r"array\.nodes\.[^.]+\.weight")
 
 
 @attrs.frozen
@@ -38,7 +41,7 @@ class Difference:
     @property
     def live(self) -> bool:
         """A running node can take it up."""
-        return self.section in LIVE and self.key not in FIXED
+        return (self.section in LIVE and self.key not in FIXED) or bool(_LIVE_KEYS.fullmatch(self.key))
 
     def __str__(self) -> str:
         if not self.before:

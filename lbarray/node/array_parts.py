@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -23,6 +23,7 @@ from lbarray.membership.datagram import DatagramCodec
 from lbarray.membership.service import MembershipService
 from lbarray.node.plane import make_plane
 from lbarray.scheduler.feedback import FeedbackService
+from lbarray.scheduler.history import HistoryService
 from lbarray.scheduler.prober import ProbeService, ProbeWire
 from lbarray.scheduler.reach import Reach
 from lbarray.scheduler.service import SchedulerService
@@ -36,6 +37,7 @@ __all__ = [
     "make_direct_return",
     "make_failover",
     "make_feedback",
+    "make_history",
     "make_membership",
     "make_prober",
     "make_routes",
@@ -77,6 +79,7 @@ def make_feedback(
     config: Config,
     node_name: str,
     members: MembershipService,
+    weights: Callable[[], Mapping[str, int]],
     measure: Callable[[], Load],
     taking: Callable[[], bool],
     changed: Callable[[], None],
@@ -88,7 +91,7 @@ def make_feedback(
         clock=reactor,
         share=Share(
             name=node_name,
-            weights={name: node.weight for name, node in config.array.nodes.items()},
+            weights=weights,
             feedback=config.scheduler.feedback,
             slow_start_s=config.scheduler.slow_start,
         ),
@@ -130,6 +133,26 @@ def make_scheduler(
         ),
         counters=counters,
         able=able,
+    )
+
+
+def make_history(
+    *,
+    node_name: str,
+    scheduler: SchedulerService,
+    members: MembershipService,
+    changed: Callable[[], None],
+    counters: Counters,
+) -> HistoryService:
+    """Who had the rows before this node came."""
+    return HistoryService(
+        node_name=node_name,
+        members=members,
+        requests=members.requests,
+        rows=lambda: scheduler.table.rows,
+        learn=scheduler.learn,
+        changed=changed,
+        counters=counters,
     )
 
 

@@ -97,6 +97,8 @@ class Configuring:
             raise
         self._node.config = new.config
         self.file = new
+        if self._node.weighing is not None:
+            self._node.weighing.forget()
         self._since = self._node.reactor.seconds()
         self._refused = ""
         said = "; ".join(str(difference) for difference in found) or "nothing differs"

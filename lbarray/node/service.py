@@ -34,6 +34,7 @@ from lbarray.node.array_parts import (
     make_direct_return,
     make_failover,
     make_feedback,
+    make_history,
     make_membership,
     make_prober,
     make_routes,
@@ -46,9 +47,11 @@ from lbarray.node.identity import journal_of, program_version
 from lbarray.node.process_parts import make_processes, process_count
 from lbarray.node.pushing import Pushing
 from lbarray.node.view import make_console, node_view
+from lbarray.node.weighing import Weighing
 from lbarray.node.worker_parts import make_rewriting, make_worker
 from lbarray.rewrite.service import RewriteService
 from lbarray.scheduler.feedback import FeedbackService
+from lbarray.scheduler.history import HistoryService
 from lbarray.scheduler.prober import ProbeService
 from lbarray.scheduler.service import SchedulerService
 from lbarray.telemetry.counters import Counters
@@ -111,6 +114,8 @@ class NodeService(MultiService):
         self.failover: FailoverService | None = None
         self.routes: RouteService | None = None
         self.handovers: Handovers | None = None
+        self.weighing: Weighing | None = None
+        self.history: HistoryService | None = None
         self.rewriting: RewriteService | None = None
         self._journal: Journal | None = None
         self.configuring = Configuring(self, file)
@@ -189,6 +194,7 @@ class NodeService(MultiService):
             alone_with_wrong_key=self._refuse,
         )
         self._parts.append(self.membership)
+        self.weighing = Weighing(self, self.membership.requests, self._tell)
         if self.backends is not None:
             self.backends.share(self.membership.channel)
         if self.worker is not None:
@@ -197,6 +203,7 @@ class NodeService(MultiService):
                 config=config,
                 node_name=self.node_name,
                 members=self.membership,
+                weights=self.weighing.configured,
                 measure=self._measure,
                 taking=self._taking,
                 changed=self._tell,
@@ -214,7 +221,14 @@ class NodeService(MultiService):
             counters=self.counters,
             able=self._plane_checked,
         )
-        self._parts.append(self.scheduler)
+        self.history = make_history(
+            node_name=self.node_name,
+            scheduler=self.scheduler,
+            members=self.membership,
+            changed=self._tell,
+            counters=self.counters,
+        )
+        self._parts += [self.scheduler, self.history]
         if Role.SCHEDULER in self._roles:
             self.prober = make_prober(
                 reactor=self.reactor,
@@ -338,7 +352,7 @@ class NodeService(MultiService):
             load=self._load(),
             accepting=self._accepting(),
             draining=self.draining,
-            weight=own.weight,
+            weight=self.weighing.weight if self.weighing is not None else own.weight,
             able=self.prober.able if self.prober is not None else None,
             trouble=self.direct_return.trouble if self.direct_return is not None else "",
             share=self.feedback.share if self.feedback is not None else 1000,
@@ -363,6 +377,7 @@ class NodeService(MultiService):
             and self.worker.serving
             and self.membership is not None
             and self.membership.settled
+            and not (self.history is not None and self.history.pending)
         )
 
     def _taking(self) -> bool:

@@ -214,6 +214,18 @@ class SchedulerService(Service):
             self.table.update(_weighted(others))
             self.table.update(_weighted(report for report in others if not report.draining))
 
+    def learn(self, rows: bytes) -> None:
+        """Another node's rows, with the history that this one has not seen (:meth:`RowTable.learn`).
+
+        :raises ValueError: they are not those of this table.
+        """
+        if self.table.learn(rows) and self.running:
+            try:
+                self._plane.apply(self.table.rows)
+            except SystemRefused as error:
+                self._counters.add("plane_refused", "rows")
+                self.log.critical("{error}; the packets go where they went before", error=error)
+
     def _dead(self, members: Sequence[NodeReport]) -> set[str]:
         """Nodes whose connections are gone: they have begun anew, or are lost for so long that they will not return.
 

@@ -47,6 +47,26 @@ class RowTable:
         self.generation += 1 if changed else 0
         return changed
 
+    def learn(self, rows: bytes, dead: Collection[str] = ()) -> int:
+        """Take the history of another node's rows for our own, which is a guess; how many rows changed.
+
+        :param rows: as :attr:`rows` of a node with the same index and size.
+        :param dead: as for :meth:`update`.
+        :raises ValueError: they cannot be rows of this table.
+        """
+        theirs = array("H", rows)
+        if len(theirs) != len(self._rows) or NOBODY in theirs[::4]:
+            raise ValueError(f"{len(rows)} octets are not the rows of a table of {self.size}")
+        if not set(theirs) <= {NOBODY, *self._index.values()}:
+            raise ValueError("rows of a worker that is not in the configuration")
+        gone = [self._index[name] for name in dead]
+        if self.workers:
+            merge_table(self._rows[::4], range(max(self._index.values()) + 1), gone, theirs)
+        changed = 0 if theirs == self._rows else sum(old != new for old, new in zip(self._rows, theirs, strict=True))
+        self._rows = theirs
+        self.generation += 1 if changed else 0
+        return changed
+
     @property
     def rows(self) -> bytes:
         """All rows as planes take them (:meth:`lbarray.interfaces.IForwardingPlane.apply`)."""

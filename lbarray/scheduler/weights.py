@@ -9,7 +9,7 @@ move few rows at a time.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -60,16 +60,18 @@ class Share:
     """The share of one node.
 
     :param name: of this node.
-    :param weights: what the configuration gives to every node.
+    :param weights: what the configuration gives to every node now.
     :param feedback: follow the load.
     :param slow_start_s: duration of the ramp after :meth:`begin`.
     :ivar value: now, in thousandths.
     """
 
-    def __init__(self, *, name: str, weights: Mapping[str, int], feedback: bool, slow_start_s: float) -> None:
+    def __init__(
+        self, *, name: str, weights: Callable[[], Mapping[str, int]], feedback: bool, slow_start_s: float
+    ) -> None:
         self.value = WHOLE
         self._name = name
-        self._weights = dict(weights)
+        self._weights = weights
         self._feedback = feedback
         self._slow_start_s = slow_start_s
         self._factor = 1.0
@@ -126,18 +128,21 @@ class Share:
 
     def _difference(self, own: NodeReport, peers: Sequence[NodeReport]) -> float:
         """How much busier we are than the mean: 0.5 is half as busy again."""
-        pressures = [pressure(report.load) for report in peers]
+        configured = self._weights()
+
+        def pressed(report: NodeReport) -> float:
+            # Who was given another weight by hand is meant to be as much less busy, or more.
+            return pressure(report.load) * configured.get(report.name, report.weight) / max(1, report.weight)
+
+        pressures = [pressed(report) for report in peers]
         mean = sum(pressures) / len(pressures)
-        busier = (pressure(own.load) - mean) / max(mean, IDLE)
-        connections = [report.load.connections / self._weight(report) for report in peers]
+        busier = (pressed(own) - mean) / max(mean, IDLE)
+        connections = [report.load.connections / max(1, report.weight) for report in peers]
         mean = sum(connections) / len(connections)
         if sum(report.load.connections for report in peers) >= FEW_CONNECTIONS * len(peers):
-            more = own.load.connections / self._weight(own) / mean - 1
+            more = own.load.connections / max(1, own.weight) / mean - 1
             busier += CONNECTIONS_PART * max(-1.0, min(1.0, more))
         return busier
-
-    def _weight(self, report: NodeReport) -> int:
-        return self._weights.get(report.name, report.weight)
 
     def _step(self, excess: float, peers: Sequence[NodeReport]) -> None:
         change = 1.0

@@ -64,6 +64,12 @@ class SocketTests(TestCase):
                 self.assertEqual(code, 0, out)
         self.assertEqual(self.heard, [("web", "w1", True), ("web", "w1", False), (True,), (False,)])
 
+    async def test_weigh(self) -> None:
+        """A node by its name, a back end by its pool's and its own."""
+        for arguments, said in ((["b", "30"], "node b"), (["web/w1", "3"], "back end web/w1")):
+            code, out, err = await self.run_command("weigh", *arguments)
+            self.assertEqual((code, out), (0, f"{said} weighs {arguments[1]}\n"), err)
+
     async def test_drain_and_wait(self) -> None:
         """Whoever waits sees what is left, until nothing is."""
         code, out, _ = await self.run_command("drain", "--wait")

@@ -63,3 +63,16 @@ class DifferenceTests(SynchronousTestCase):
         found = differences(parse(TEXT), parse(new))
         self.assertEqual([difference.key for difference in found], ["membership.port", "services.http.port"])
         self.assertEqual([difference.key for difference in needing_restart(found)], ["membership.port"])
+
+    def test_weights_of_nodes(self) -> None:
+        """A node's weight can change in a running array, unlike anything else of it."""
+        array = TEXT + (
+            '[array]\nname = "one"\nkey_file = "key"\ninterface = "eth0"\nvips = ["192.0.2.9/24"]\n'
+            '[array.nodes.a]\naddress = "192.0.2.1"\n[array.nodes.b]\naddress = "192.0.2.2"\n'
+        )
+        old = array.replace('[services.http]\naddress = "127.0.0.1"', '[services.http]\nvip = "192.0.2.9"')
+        found = differences(parse(old), parse(old + "weight = 50\n"))
+        self.assertEqual([str(difference) for difference in found], ["array.nodes.b.weight: 100 becomes 50"])
+        self.assertEqual(needing_restart(found), [])
+        moved = differences(parse(old), parse(old.replace("192.0.2.2", "192.0.2.3")))
+        self.assertEqual(needing_restart(moved), moved)

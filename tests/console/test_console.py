@@ -100,6 +100,12 @@ def make_actions(heard: list[tuple[object, ...]]) -> Actions:
         heard.append((pool, backend, draining))
         return {"said": f"{pool}/{backend}"}
 
+    def weigh(name: str, weight: int) -> dict[str, object]:
+        return {"said": f"node {name} weighs {weight}"}
+
+    def weigh_backend(pool: str, backend: str, weight: int, everywhere: bool) -> dict[str, object]:
+        return {"said": f"back end {pool}/{backend} weighs {weight}"}
+
     def handover(to: str | None, vip: str | None) -> dict[str, object]:
         return {"said": "handed over"}
 
@@ -125,6 +131,23 @@ def make_actions(heard: list[tuple[object, ...]]) -> Actions:
                 summary="Drain a back end.",
                 arguments=(Argument("pool", "its pool"), Argument("backend", "its name"), draining),
                 run=drain_backend,
+            ),
+            Action(
+                name="weigh",
+                summary="Weigh.",
+                arguments=(Argument("name", "whom"), Argument("weight", "how much", kind="integer")),
+                run=weigh,
+            ),
+            Action(
+                name="weigh-backend",
+                summary="Weigh a back end.",
+                arguments=(
+                    Argument("pool", "its pool"),
+                    Argument("backend", "its name"),
+                    Argument("weight", "how much", kind="integer"),
+                    Argument("everywhere", "on all nodes", kind="flag"),
+                ),
+                run=weigh_backend,
             ),
             Action(
                 name="handover",

@@ -27,27 +27,30 @@ def report(name: str, *, load: Load | None = None, share: int = WHOLE, **more: o
     return NodeReport(name=name, address=IPv4Address("192.0.2.1"), load=load or Load(), share=share, **fields)  # type: ignore[arg-type]
 
 
+CONFIGURED = dict.fromkeys("abc", 100)
+
+
 def make_share(name: str = "a", *, feedback: bool = True, slow_start_s: float = 10.0) -> Share:
-    return Share(name=name, weights={"a": 100, "b": 100, "c": 100}, feedback=feedback, slow_start_s=slow_start_s)
+    return Share(name=name, weights=lambda: CONFIGURED, feedback=feedback, slow_start_s=slow_start_s)
 
 
 class Array:
     """Nodes of different speed that share a load by their shares, and each steers itself.
 
     :ivar speed: what of the array's whole load would keep a node's processors busy alone.
+    :ivar weights: what the nodes have now; all have 100 in the configuration.
     """
 
     def __init__(self, speed: dict[str, float]) -> None:
         self.speed = speed
-        self.shares = {
-            name: Share(name=name, weights=dict.fromkeys(speed, 100), feedback=True, slow_start_s=10.0)
-            for name in speed
-        }
+        self.weights = dict(CONFIGURED)
+        self.shares = {name: make_share(name) for name in speed}
         self.now = 0.0
 
     def cpu(self, offered: float) -> dict[str, float]:
-        whole = sum(share.value for share in self.shares.values())
-        return {name: min(1.0, offered * share.value / whole / self.speed[name]) for name, share in self.shares.items()}
+        parts = {name: share.value * self.weights[name] for name, share in self.shares.items()}
+        whole = sum(parts.values())
+        return {name: min(1.0, offered * part / whole / self.speed[name]) for name, part in parts.items()}
 
     def run(self, seconds: int, offered: float) -> list[dict[str, int]]:
         """Second by second, the shares."""
@@ -56,7 +59,8 @@ class Array:
             self.now += 1.0
             busy = self.cpu(offered)
             reports = [
-                report(name, load=Load(cpu=busy[name]), share=share.value) for name, share in self.shares.items()
+                report(name, load=Load(cpu=busy[name]), share=share.value, weight=self.weights[name])
+                for name, share in self.shares.items()
             ]
             for share in self.shares.values():
                 share.observe(reports, self.now)
@@ -88,6 +92,15 @@ class FeedbackTests(SynchronousTestCase):
         self.assertLess(array.run(120, 1.5)[-1]["c"], 600)
         array.speed["c"] = 1.0
         self.assertGreater(array.run(180, 1.5)[-1]["c"], 850)
+
+    def test_weight_by_hand(self) -> None:
+        """Who is given half of its weight by hand is less busy from then on, and is left so."""
+        array = Array(dict.fromkeys("abc", 1.0))
+        array.weights["c"] = 50
+        self.assertEqual(array.run(120, 1.5)[-1], dict.fromkeys("abc", WHOLE))
+        # Unlike one that is slow: what differs from the order is still made even.
+        array.speed["c"] = 0.5
+        self.assertLess(array.run(120, 1.5)[-1]["c"], 800)
 
     @settings(deadline=None, max_examples=20)
     @given(

@@ -1,6 +1,15 @@
-"""Connections outlive what happens to other nodes: 2,000 of them, held open while the array changes."""
+"""Connections outlive what happens to other nodes: 2,000 of them, held open while the array changes.
+
+Four things happen in every order: a node is added, one is drained, weights change, the scheduler is killed. Each run
+takes orders by lot, one that begins with each of them: so each happens alone first, and then after others.
+``LBARRAY_ORDERS=all`` takes all 24, ``LBARRAY_ORDERS=kill,add,weigh,drain`` that one.
+"""
 
 from __future__ import annotations
+
+import os
+import random
+from itertools import permutations
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -9,15 +18,80 @@ from lbarray.testbed.nodes import NODES, Array, HeldConnections, wait_for
 from tests.system.test_array import need_namespaces
 
 CONNECTIONS = 2000
+#: Opened after each change besides.
+LATER = 100
 FOUR = {**NODES, "d": "10.77.0.4"}
+WEIGHTS = {"b": 250, "c": 60}
+ORDERS = [",".join(order) for order in permutations(("add", "drain", "weigh", "kill"))]
+
+
+def chosen() -> list[str]:
+    """The orders of this run."""
+    wanted = os.environ.get("LBARRAY_ORDERS", "")
+    if wanted:
+        return ORDERS if wanted == "all" else [wanted]
+    first = {order.partition(",")[0] for order in ORDERS}
+    return [random.choice([order for order in ORDERS if order.startswith(event)]) for event in sorted(first)]
 
 
 def _quick(text: str) -> str:
-    """A node that joins grows to its whole share in steps: each is a change of weights, and the only kind here.
+    """Nodes that are busy with 2,000 clients on one machine may be silent for half a second without being dead."""
+    return text.replace("lost_after = 4", "lost_after = 12") + '\n[scheduler]\nslow_start = "1s"\nfeedback = false\n'
 
-    Nodes that are busy with 2,000 clients on one machine may be silent for half a second without being dead.
-    """
-    return text.replace("lost_after = 4", "lost_after = 12") + '\n[scheduler]\nslow_start = "2s"\nfeedback = false\n'
+
+class Changes:
+    """An array of three nodes, and of four when one is added; who lives, takes clients, and with which weight."""
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+        array.kill_node("d")
+        self.weights = dict.fromkeys(NODES, 100)
+        self.drained: set[str] = set()
+        self.settle()
+
+    def add(self) -> None:
+        """Node d comes, and grows to its whole share in steps."""
+        self.array.start_node("d")
+        self.weights["d"] = 100
+
+    def drain(self) -> None:
+        """Node c takes no new clients."""
+        self.array.drain("c")
+        self.drained = {"c"}
+
+    def weigh(self) -> None:
+        """An operator changes weights, asking any node."""
+        for name, weight in WEIGHTS.items():
+            said = self.array.command("b", "weigh", name, str(weight))
+            assert said.startswith(f"node {name} has the weight {weight}"), said
+            self.weights[name] = weight
+
+    def kill(self) -> None:
+        """The scheduler dies, which is a worker too, and b succeeds it."""
+        self.array.kill_node("a")
+        del self.weights["a"]
+        wait_for(lambda: self.array.owners() == ["b"], "a successor", 10)
+
+    def settle(self) -> None:
+        """Until every node that lives has given the rows to those who are meant to have them, by their weights."""
+        wanted = {name: weight for name, weight in self.weights.items() if name not in self.drained}
+
+        def look(asked: str) -> bool:
+            status = self.array.status(asked)
+            workers = status["scheduler"]["workers"] if status else {}
+            rows = {name: worker["rows"] for name, worker in workers.items() if worker["rows"]}
+            if set(rows) != set(wanted):
+                return False
+            due = {name: sum(rows.values()) * weight / sum(wanted.values()) for name, weight in wanted.items()}
+            return all(0.9 * due[name] < rows[name] < 1.1 * due[name] for name in wanted)
+
+        for asked in self.weights:
+            wait_for(lambda asked=asked: look(asked), f"{asked} to give rows by {wanted}", 20, 0.1)  # type: ignore[misc]
+
+    def passed_on(self) -> int:
+        """Packets that had a second chance."""
+        statuses = [self.array.status(name) for name in self.weights]
+        return sum(status["scheduler"]["verdicts"]["passed_on"] for status in statuses if status)
 
 
 class SecondChanceTests(SynchronousTestCase):
@@ -26,76 +100,40 @@ class SecondChanceTests(SynchronousTestCase):
     def setUp(self) -> None:
         need_namespaces()
 
-    def rows(self, array: Array, asked: str) -> dict[str, int]:
-        """How many rows each node has, as one of them sees it."""
-        status = array.status(asked)
-        workers = status["scheduler"]["workers"] if status else {}
-        return {name: worker["rows"] for name, worker in workers.items() if worker["rows"]}
-
-    def wait_rows(self, array: Array, asked: str, wanted: set[str], even: bool = True) -> None:
-        """Until these nodes have rows, and about as many each."""
-
-        def look() -> bool:
-            rows = self.rows(array, asked)
-            return set(rows) == wanted and (not even or min(rows.values()) > 0.8 * max(rows.values()))
-
-        wait_for(look, f"rows for {', '.join(sorted(wanted))}", 20, 0.1)
-
-    def start(self, array: Array, without: str) -> HeldConnections:
-        """The array without one of its nodes, and the connections to the others."""
-        array.kill_node(without)
-        others = set(FOUR) - {without}
-        for name in others:
-            self.wait_rows(array, name, others)
-        held = array.hold_connections(CONNECTIONS)
+    def hold(self, array: Array, count: int, nodes: set[str]) -> HeldConnections:
+        """Connections to these nodes and no others."""
+        held = array.hold_connections(count)
         self.addCleanup(held.close)
         first = held.ask()
-        self.assertEqual(first.broken, {})
-        self.assertEqual(set(first.nodes), others)
+        self.assertEqual((first.broken, set(first.nodes)), ({}, nodes))
         return held
 
-    def unbroken(self, held: HeldConnections, nodes: set[str]) -> Held:
-        """Ask over all; none of these nodes' connections has broken."""
-        found = held.ask()
-        self.assertEqual(found.broken_of(nodes), {})
-        return found
-
-    def passed_on(self, array: Array, name: str) -> int:
-        status = array.status(name)
-        assert status is not None
-        return int(status["scheduler"]["verdicts"]["passed_on"])
-
-    def test_add_drain_kill(self) -> None:
-        """A node joins and grows, another is drained, then the scheduler is killed: one after the other."""
+    def run_order(self, order: str) -> None:
+        """All that happens, one after the other; after each no connection of a node that lives is broken."""
         with Array(nodes=FOUR, edit=_quick) as array:
             array.wait_ready()
-            held = self.start(array, "d")
-            array.start_node("d")
-            self.wait_rows(array, "a", set(FOUR))
-            self.unbroken(held, {"a", "b", "c"})
-            array.drain("b")
-            self.wait_rows(array, "a", {"a", "c", "d"})
-            self.unbroken(held, {"a", "b", "c"})
-            array.kill_node("a")
-            wait_for(lambda: array.owners() == ["b"], "a successor", 10)
-            self.wait_rows(array, "b", {"c", "d"})
-            found = self.unbroken(held, {"b", "c"})
-            # The new scheduler remembers nothing: what moved was found by the workers.
-            self.assertGreater(sum(node != "a" for node in found.nodes), CONNECTIONS / 3)
-            self.assertGreater(sum(self.passed_on(array, name) for name in ("b", "c", "d")), 100)
+            changes = Changes(array)
+            held = [self.hold(array, CONNECTIONS, set(NODES))]
+            happened: list[str] = []
+            for event in order.split(","):
+                happened.append(event)
+                getattr(changes, event)()
+                changes.settle()
+                found = [each.ask() for each in held]
+                broken = [each.broken_of(set(changes.weights)) for each in found]
+                self.assertEqual(broken, [{}] * len(held), f"after {', '.join(happened)} of LBARRAY_ORDERS={order}")
+                held.append(self.hold(array, LATER, set(changes.weights) - changes.drained))
+            self.moved(changes, found[0])
+            for each in held:
+                each.close()
 
-    def test_kill_drain_add(self) -> None:
-        """The same in the other order."""
-        with Array(nodes=FOUR, edit=_quick) as array:
-            array.wait_ready()
-            held = self.start(array, "d")
-            array.kill_node("a")
-            wait_for(lambda: array.owners() == ["b"], "a successor", 10)
-            self.wait_rows(array, "b", {"b", "c"})
-            self.unbroken(held, {"b", "c"})
-            array.drain("c")
-            self.wait_rows(array, "b", {"b"})
-            self.unbroken(held, {"b", "c"})
-            array.start_node("d")
-            self.wait_rows(array, "b", {"b", "d"})
-            self.unbroken(held, {"b", "c"})
+    def moved(self, changes: Changes, first: Held) -> None:
+        """It was not for want of change: many connections are where their row is not, and were found there."""
+        self.assertGreater(sum(node in changes.weights for node in first.nodes), CONNECTIONS / 3)
+        self.assertGreater(changes.passed_on(), 100)
+
+    def test_orders(self) -> None:
+        """A node added, one drained, weights changed, the scheduler killed: each alone, and in any order."""
+        for order in chosen():
+            with self.subTest(order=order):
+                self.run_order(order)

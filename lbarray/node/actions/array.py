@@ -14,7 +14,7 @@ __all__ = ["actions"]
 
 
 def actions(node: NodeService) -> Iterator[Action]:
-    """Draining the node."""
+    """Draining and weighing nodes."""
 
     yield Action(
         name="drain",
@@ -31,4 +31,15 @@ def actions(node: NodeService) -> Iterator[Action]:
         summary="Which nodes drain, and how many connections each still has.",
         run=node.drainage.progress,
         changes=False,
+    )
+    if node.weighing is None:
+        return
+    yield Action(
+        name="weigh",
+        summary="Change a node's part of the clients until it starts anew or takes up a configuration.",
+        arguments=(
+            Argument("name", "which node of the array; this one unless given", required=False),
+            Argument("weight", "its part against the other nodes' weights, from 1 to 1000", kind="integer"),
+        ),
+        run=node.weighing.order,
     )

@@ -1,0 +1,228 @@
+"""Who had a row before: learnt by nodes that join, and good enough to find every connection."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+from itertools import permutations
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from lbarray.membership.requests import ArrayRequests
+from lbarray.scheduler.history import PIECE, HistoryService
+from lbarray.scheduler.maglev import NOBODY, Weighted
+from lbarray.scheduler.table import RowTable
+from lbarray.telemetry.counters import Counters
+from lbarray.testing import MemoryChannel, MemoryMembers
+from lbarray.values import NodeReport
+
+INDEX = {name: place for place, name in enumerate("abcd")}
+NAMES = {place: name for name, place in INDEX.items()}
+SIZE = 10007
+#: How often a packet is passed on at most.
+PASSES = 3
+
+
+class World:
+    """Three nodes, a fourth that joins, each with its own table; and whoever may hold connections in each row."""
+
+    def __init__(self) -> None:
+        self.weights = dict.fromkeys("abc", 100)
+        self.drained: set[str] = set()
+        self.tables = {name: RowTable(INDEX, SIZE) for name in "abc"}
+        self.settle()
+        self.holders: list[set[int]] = [set() for _ in range(SIZE)]
+
+    def settle(self) -> None:
+        wanted = [Weighted(name, weight) for name, weight in self.weights.items() if name not in self.drained]
+        for table in self.tables.values():
+            table.update(wanted)
+
+    def clients_come(self) -> None:
+        """New connections in every row."""
+        table = self.tables["b"]
+        for row, holders in enumerate(self.holders):
+            holders.add(table.row(row)[0])
+
+    def add(self) -> None:
+        """As a service does it: a guess, then what another node tells, then rows in steps."""
+        table = self.tables["d"] = RowTable(INDEX, SIZE)
+        table.update([Weighted(name, weight) for name, weight in self.weights.items()])
+        self.settle()
+        table.learn(self.tables["b"].rows)
+        for weight in (10, 40, 70, 100):
+            self.weights["d"] = weight
+            self.settle()
+
+    def drain(self) -> None:
+        self.drained = {"c"}
+        self.settle()
+
+    def weigh(self) -> None:
+        for name, weight in (("b", 250), ("c", 60)):
+            self.weights[name] = weight
+            self.settle()
+
+    def kill(self) -> None:
+        del self.tables["a"], self.weights["a"]
+        self.settle()
+
+    def way(self, row: int, holder: int) -> Iterator[int]:
+        """The workers that a packet of a connection of ``holder`` meets, from a scheduler that remembers nothing."""
+        at = self.tables["b"].row(row)[0]
+        yield at
+        for _ in range(PASSES):
+            owners = self.tables[NAMES[at]].row(row)
+            if at == holder or at not in owners:
+                return
+            earlier = (owner for owner in owners[owners.index(at) + 1 :] if NAMES.get(owner) in self.tables)
+            at = next(earlier, NOBODY)
+            if at == NOBODY:
+                return
+            yield at
+
+    def lost(self) -> list[tuple[int, str]]:
+        """(row, worker that lives) of every connection that is not found."""
+        return [
+            (row, NAMES[holder])
+            for row, holders in enumerate(self.holders)
+            for holder in holders
+            if NAMES[holder] in self.tables and list(self.way(row, holder))[-1] != holder
+        ]
+
+
+class OrderTests(SynchronousTestCase):
+    """The tables alone, of every node."""
+
+    def test_every_order(self) -> None:
+        """In whatever order a node is added, one drained, weights changed and the scheduler killed: every connection of
+        a node that lives is found, by a scheduler without a memory."""
+        for order in permutations(("add", "drain", "weigh", "kill")):
+            world = World()
+            for event in order:
+                world.clients_come()
+                getattr(world, event)()
+                self.assertEqual(world.lost(), [], f"{event} of {order}")
+
+
+def report(name: str, accepting: bool = True) -> NodeReport:
+    return NodeReport(name=name, address=IPv4Address("192.0.2.1"), accepting=accepting)
+
+
+class Node:
+    """A table with a history, and what tells and learns it."""
+
+    def __init__(self, channel: MemoryChannel, clock: Clock, members: MemoryMembers, table: RowTable) -> None:
+        self.requests = ArrayRequests(clock=clock, channel=channel)
+        self.table = table
+        self.counters = Counters()
+        self.told: list[bool] = []
+        self.service = HistoryService(
+            node_name=channel.name,
+            members=members,
+            requests=self.requests,
+            rows=lambda: self.table.rows,
+            learn=self.table.learn,
+            changed=lambda: self.told.append(self.service.pending),
+            counters=self.counters,
+        )
+        self.service.startService()
+
+
+class HistoryTests(SynchronousTestCase):
+    """Node d joins a and b, who have seen much."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        channels = dict(zip("abd", MemoryChannel.array("a", "b", "d"), strict=True))
+        seen = RowTable(INDEX, SIZE)
+        for names in ("abc", "ab", "abc", "ac", "ab"):
+            seen.update([Weighted(name, 100) for name in names])
+        quiet = MemoryMembers()
+        self.a, self.b = (Node(channels[name], self.clock, quiet, seen) for name in "ab")
+        self.members = MemoryMembers(report("d", False), report("a", False))
+        self.d = Node(channels["d"], self.clock, self.members, RowTable(INDEX, SIZE))
+        self.addCleanup(self.d.service.stopService)
+
+    def meet(self, *names: str) -> None:
+        self.members.become(report("d", False), *(report(name) for name in names))
+
+    def test_learns(self) -> None:
+        """Everything that the other knows, in pieces that fit into datagrams, before it takes clients."""
+        self.meet("a")
+        self.assertEqual(self.d.table.rows, self.a.table.rows)
+        self.assertEqual(self.d.told, [False])
+        self.assertFalse(self.d.service.pending)
+
+    def test_only_from_who_takes_clients(self) -> None:
+        """Nodes that start together have nothing to tell each other."""
+        self.members.become(report("d", False), report("a", False))
+        self.assertEqual(self.d.told, [])
+        self.assertFalse(self.d.service.pending)
+
+    def test_once(self) -> None:
+        """Who has learnt asks nobody any more."""
+        self.meet("a")
+        self.meet("a", "b")
+        self.assertEqual(self.d.told, [False])
+
+    def test_takes_no_clients_meanwhile(self) -> None:
+        """As long as the answer is not there, it is pending; when none comes, another node is asked."""
+        self.a.requests.serve("rows", lambda sender, payload: b"")  # a node that answers with nothing
+        self.meet("a", "b")
+        self.assertEqual(self.d.table.rows, self.b.table.rows)
+        waiting: Deferred[bytes] = Deferred()
+        self.d.requests.ask = lambda *_: waiting  # type: ignore[method-assign,assignment]
+        late = HistoryService(
+            node_name="d",
+            members=self.members,
+            requests=self.d.requests,
+            rows=bytes,
+            learn=len,
+            changed=lambda: None,
+            counters=Counters(),
+        )
+        late.startService()
+        self.meet("a")
+        self.assertTrue(late.pending)
+
+    def test_not_ours(self) -> None:
+        """Rows of another size of table, and nonsense, change nothing; after three nodes it goes on without."""
+        other = RowTable(INDEX, 101)
+        other.update([Weighted("a", 100)])
+        self.a.table = other
+        self.b.requests.serve("rows", lambda sender, payload: struct.pack("!II", 1, 5) + b"hello")
+        before = self.d.table.rows
+        self.meet("a", "b")
+        self.assertEqual(self.d.table.rows, before)
+        self.assertEqual(self.d.counters.total("history_unknown"), 2)
+        self.assertFalse(self.d.service.pending)
+
+    def test_unknown_workers(self) -> None:
+        """Rows that name workers whom the configuration does not have are refused."""
+        self.assertRaises(ValueError, self.d.table.learn, struct.pack("=HHHH", 9, NOBODY, NOBODY, NOBODY) * SIZE)
+        self.assertRaises(ValueError, self.d.table.learn, struct.pack("=HHHH", *[NOBODY] * 4) * SIZE)
+
+    def test_changes_in_the_middle(self) -> None:
+        """Who has begun to ask gets the rest of what it began with, though the rows have changed since."""
+        first = self.successResultOf(self.d.requests.ask("a", "rows", struct.pack("!II", 0, 0)))
+        number, length = struct.unpack_from("!II", first)
+        self.assertGreater(length, 2 * PIECE)
+        self.a.table.update([Weighted("a", 7)])
+        later = self.successResultOf(self.d.requests.ask("a", "rows", struct.pack("!II", number, 1)))
+        self.assertEqual(struct.unpack_from("!II", later), (number, length))
+        newest = self.successResultOf(self.d.requests.ask("a", "rows", struct.pack("!II", 0, 0)))
+        self.assertNotEqual(struct.unpack_from("!II", newest)[0], number)
+
+    def test_what_it_has_now_stays(self) -> None:
+        """A node that has a table already keeps its present owners, and learns who came before them."""
+        self.d.table.update([Weighted("a", 100), Weighted("d", 100)])
+        now = [self.d.table.row(row)[0] for row in range(SIZE)]
+        self.meet("a")
+        self.assertEqual([self.d.table.row(row)[0] for row in range(SIZE)], now)
+        for row in range(0, SIZE, 97):
+            own, theirs = self.d.table.row(row), self.a.table.row(row)
+            self.assertEqual(own, (own[0], *[owner for owner in theirs if owner != own[0]], NOBODY)[:4])
