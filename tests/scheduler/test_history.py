@@ -175,7 +175,7 @@ class HistoryTests(SynchronousTestCase):
         self.meet("a", "b")
         self.assertEqual(self.d.table.rows, self.b.table.rows)
         waiting: Deferred[bytes] = Deferred()
-        self.d.requests.ask = lambda *_: waiting  # type: ignore[method-assign,assignment]
+        self.d.requests.ask = lambda *_: waiting  # type: ignore[method-assign]
         late = HistoryService(
             node_name="d",
             members=self.members,
