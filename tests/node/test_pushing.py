@@ -42,7 +42,7 @@ class Node:
         self.path.write_text(TEXT)
         file = load_file(self.path)
         self.node_name, self.config, self.reactor, self.running = name, file.config, clock, True
-        self.backends = self.worker = self.acceptance = self.scheduler = self.prober = None
+        self.backends = self.worker = self.acceptance = self.scheduler = self.prober = self.weighing = None
         self.present = ["a", "b", "c"]
         self.membership = SimpleNamespace(
             requests=ArrayRequests(clock=clock, channel=channel),
