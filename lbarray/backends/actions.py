@@ -11,8 +11,8 @@ from typing import Any
 import attrs
 
 from lbarray.backends.keys import address_key
+from lbarray.backends.matching import pattern
 from lbarray.backends.ring import hashed
-from lbarray.backends.routes import pattern
 from lbarray.http.events import Fields, Head, OwnAnswer, RequestHead, ResponseHead
 from lbarray.values import ClientAddress, Handling
 

@@ -17,12 +17,13 @@ from lbarray.backends.discovery import Discovery
 from lbarray.backends.ejection import Ejector, EjectRules
 from lbarray.backends.health import Health
 from lbarray.backends.keys import key_reader
+from lbarray.backends.matching import FieldTest, Match
 from lbarray.backends.persistence.cookie import CookiePersistence
 from lbarray.backends.persistence.groups import GroupPersistence
 from lbarray.backends.persistence.learnt import LearntPersistence, SessionTable
 from lbarray.backends.persistence.tls_session import TlsSessionPersistence
 from lbarray.backends.pool import Member, Pool, PoolLimits
-from lbarray.backends.routes import FieldTest, Match, RouteTable
+from lbarray.backends.routes import RouteTable
 from lbarray.backends.service import BackendsService
 from lbarray.backends.watching import Watch
 from lbarray.config import pools as pool_config

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from lbarray.backends.routes import FieldTest, Match, RouteTable, normal_path, pattern
+from lbarray.backends.matching import FieldTest, Match, pattern
+from lbarray.backends.routes import RouteTable, normal_path
 from lbarray.http.events import RequestHead
 from lbarray.values import ClientAddress
 from tests.backends.parts import CLIENT, get
@@ -129,6 +130,83 @@ class PathTests(SynchronousTestCase):
 
         wanted = max((text for text in texts if holds(text)), key=len, default=None)
         self.assertEqual(find({text: Match(path=text) for text in texts}, get(path)), wanted)
+
+
+class Counting(RequestHead):
+    """Counts how often somebody asks for a field."""
+
+    asked = 0
+
+    def get(self, name: bytes) -> bytes | None:
+        self.asked += 1
+        return super().get(name)
+
+
+_VALUES = st.sampled_from(["1", "2", "3"])
+_FIELDS = st.lists(
+    st.builds(
+        FieldTest,
+        name=st.sampled_from(["X-A", "x-a", "X-B"]),
+        value=st.one_of(st.none(), _VALUES, st.just("~2|3")),
+        present=st.sampled_from([True, True, True, False]),
+    ),
+    max_size=2,
+)
+_MATCHES = st.builds(
+    Match,
+    methods=st.sampled_from([(), (), ("GET",), ("POST", "GET"), ("PUT",)]),
+    networks=st.sampled_from(
+        [(), (), (ip_network("10.0.0.0/8"),), (ip_network("10.1.0.0/16"), ip_network("2001:db8::/32"))]
+    ),
+    headers=_FIELDS.map(tuple),
+    query=_FIELDS.map(tuple),
+)
+
+
+class ManyConditionsTests(SynchronousTestCase):
+    """Many routes of one host and path."""
+
+    @settings(max_examples=100, deadline=None)
+    @given(
+        st.lists(_MATCHES, min_size=1, max_size=60),
+        st.sampled_from([b"GET", b"POST", b"PATCH"]),
+        st.sampled_from(["10.1.2.3", "10.2.0.1", "2001:db8::1", "192.0.2.1", "unix"]),
+        st.dictionaries(st.sampled_from(["X-A", "X-B"]), _VALUES),
+        st.dictionaries(st.sampled_from(["X-A", "X-B"]), _VALUES),
+    )
+    def test_like_asking_one_by_one(
+        self, matches: list[Match], method: bytes, host: str, headers: dict[str, str], query: dict[str, str]
+    ) -> None:
+        """The index finds what a look at every route would find."""
+        target = "/?" + "&".join(f"{name}={value}" for name, value in query.items())
+        fields = [(name.encode(), value.encode()) for name, value in headers.items()]
+        request, client = RequestHead(method, target.encode(), fields), ClientAddress(host, 1)
+        holding = [
+            (-len(match.tests()), place)
+            for place, match in enumerate(matches)
+            if all(test(request, client) for test in match.tests())
+        ]
+        table = RouteTable((match, place) for place, match in enumerate(matches))
+        self.assertEqual(table.find(request, client), min(holding)[1] if holding else None)
+
+    def test_as_many_steps_as_for_few(self) -> None:
+        """Thousands of routes that differ by a field, a network or both are not asked one by one."""
+        routes = [Match(headers=(FieldTest("X-Tenant", str(number)),)) for number in range(2000)]
+        routes += [Match(headers=(FieldTest("X-User", str(number)),)) for number in range(2000)]
+        routes += [
+            Match(networks=(ip_network(f"10.{number >> 8}.{number & 255}.0/24"),), headers=(FieldTest("X-C", "1"),))
+            for number in range(2000)
+        ]
+        table = RouteTable((match, number) for number, match in enumerate(routes))
+        for field, client, wanted in (
+            ((b"X-Tenant", b"1234"), CLIENT, 1234),
+            ((b"X-User", b"1999"), CLIENT, 3999),
+            ((b"X-C", b"1"), ClientAddress("10.7.207.3", 1), 5999),
+            ((b"X-Tenant", b"none"), CLIENT, None),
+        ):
+            request = Counting(b"GET", b"/", [field])
+            self.assertEqual(table.find(request, client), wanted)
+            self.assertLess(request.asked, 10)
 
 
 class ConditionTests(SynchronousTestCase):

@@ -10,9 +10,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lbarray.backends.health import Seen
+from lbarray.backends.matching import pattern
 from lbarray.backends.probes.tcp import ConnectionProbe, Probing
 from lbarray.backends.probes.tls import over_tls
-from lbarray.backends.routes import pattern
 from lbarray.config.pools import Check
 from lbarray.http.events import Fields, ResponseHead
 from lbarray.http.limits import Limits
