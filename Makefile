@@ -1,4 +1,4 @@
-# make demo [ONCE=1] | test | bench [ONLY=http|tls|rewrite|scheduler|failover] | docs | clean
+# make demo [ONCE=1] | test | bench [ONLY=NAME, see benchmarks/README.rst] | docs | clean
 # Each sets up what it needs first: Debian packages (as root), a virtual environment, the eBPF object.
 SHELL := /bin/bash -o pipefail
 PYTHON ?= python3

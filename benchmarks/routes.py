@@ -111,8 +111,11 @@ def _asker(kind: Callable[[int], Made], size: int) -> Callable[[], float]:
 
 
 def measure(kind: Callable[[int], Made]) -> dict[int, float]:
-    """Microseconds per look-up by size. Batches take turns, so that all meet the same machine, and the quickest tenth of
-    them counts: a look-up is pure computation, and what makes it longer at times is somebody else's work."""
+    """Microseconds per look-up by size.
+
+    Batches take turns, so that all meet the same machine, and the quickest tenth of them counts: a look-up is pure
+    computation, and what makes it longer at times is somebody else's work.
+    """
     askers = {size: _asker(kind, size) for size in SIZES}
     taken: dict[int, list[float]] = {size: [] for size in SIZES}
     until = time.perf_counter() + SECONDS
