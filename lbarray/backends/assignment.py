@@ -221,7 +221,7 @@ class Assignment:
 
     def idle_connection(self) -> object | None:
         assert self._member is not None
-        return self._member.idle.take()
+        return self._pool.connection(self._member)
 
     def keep_connection(self, connection: object) -> None:
         member = self._member

@@ -40,9 +40,16 @@ class IdleConnections:
             return
         self._stored[connection] = now
         if len(self._stored) > self._max_idle:
-            oldest = next(iter(self._stored))
-            del self._stored[oldest]
-            oldest.close()
+            self.close_oldest()
+
+    def close_oldest(self) -> bool:
+        """Close the one that has waited longest; false when there is none."""
+        if not self._stored:
+            return False
+        oldest = next(iter(self._stored))
+        del self._stored[oldest]
+        oldest.close()
+        return True
 
     def forget(self, connection: Any) -> None:
         """It died by itself; an unknown one is no matter."""

@@ -28,19 +28,30 @@ _JUDGED = frozenset([*_FAILURES, Outcome.ANSWERED, Outcome.SERVER_ERROR])
 class PoolLimits:
     """What a pool may take on, and how it comes back.
 
-    :param max_requests: of all members together; :param queue: so many wait; :param queue_timeout_s: for so long.
+    :param max_requests: of all members together; :param max_connections: likewise, idle ones included.
+    :param queue: so many wait; :param queue_timeout_s: for so long.
     :param retries: other back ends that one request may be tried at.
     :param retry_share: of the pool's requests may be repeats, 0 to 1; more than that is a storm.
     :param slow_start_s: until a recovered member has its whole share.
     :param adaptive: makes the limit of each member, ``None``: it has only its own ``max_requests``.
     """
 
-    __slots__ = ("adaptive", "max_requests", "queue", "queue_timeout_s", "retries", "retry_share", "slow_start_s")
+    __slots__ = (
+        "adaptive",
+        "max_connections",
+        "max_requests",
+        "queue",
+        "queue_timeout_s",
+        "retries",
+        "retry_share",
+        "slow_start_s",
+    )
 
     def __init__(
         self,
         *,
         max_requests: int = 0,
+        max_connections: int = 0,
         queue: int = 0,
         queue_timeout_s: float = 5.0,
         retries: int = 2,
@@ -48,7 +59,9 @@ class PoolLimits:
         slow_start_s: float = 0.0,
         adaptive: Callable[[], AdaptiveLimit] | None = None,
     ) -> None:
-        self.max_requests = max_requests or NO_LIMIT
+        self.max_connections = max_connections or NO_LIMIT
+        # With HTTP/1.1 each request in hand has a connection of its own.
+        self.max_requests = min(max_requests or NO_LIMIT, self.max_connections)
         self.queue = queue
         self.queue_timeout_s = queue_timeout_s
         self.retries = retries
@@ -383,6 +396,24 @@ class Pool:
         if self.queue:
             self.pump(member)
         return changed
+
+    # Connections
+
+    def connection(self, member: Member) -> Any | None:
+        """An idle one of ``member`` for a request that it has in hand; without one a new one will be made, and where
+        the pool may have no more, idle ones of others are closed for it, the oldest of who has most."""
+        found = member.idle.take()
+        if found is None and self.limits.max_connections != NO_LIMIT:
+            while self.outstanding + self.idle > self.limits.max_connections:
+                most = max(self.members.values(), key=lambda each: len(each.idle))
+                if not most.idle.close_oldest():
+                    break
+        return found
+
+    @property
+    def idle(self) -> int:
+        """Connections that wait for a request."""
+        return sum(len(member.idle) for member in self.members.values())
 
     # The queue
 

@@ -35,6 +35,7 @@ def pool_status(pool: Pool) -> dict[str, object]:
         "fit": len(pool.fit),
         "back_ends": len(pool.members),
         "outstanding": pool.outstanding,
+        "idle": pool.idle,
         "limit": None if pool.limits.max_requests == NO_LIMIT else pool.limits.max_requests,
         "queued": len(pool.queue),
         "requests": pool.requests,

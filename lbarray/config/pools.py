@@ -198,6 +198,7 @@ class Pool:
         ``cookie:NAME`` or ``query:NAME``.
     :ivar slack: percent by which a back end may have more than its part before its keys spill (``consistent-hash``).
     :ivar max_requests: of the whole pool at once, from each worker process; 0 means no limit.
+    :ivar max_connections: to the whole pool, busy and idle together, likewise: idle ones are closed for others.
     :ivar queue: requests that may wait for room; 0 refuses at once. ``queue_timeout``: for so long.
     :ivar concurrency: ``adaptive`` finds each back end's limit out by its latency; ``fixed`` keeps to ``max_requests``.
     :ivar retries: other back ends that a request may be tried at. ``retry_percent``: repeats among all requests.
@@ -216,6 +217,7 @@ class Pool:
     eject: Eject = attrs.field(factory=Eject)
     discover: Discover | None = None
     max_requests: Annotated[int, between(0, 1_000_000)] = 0
+    max_connections: Annotated[int, between(0, 1_000_000)] = 0
     queue: Annotated[int, between(0, 100_000)] = 0
     queue_timeout: Seconds = 5.0
     concurrency: Annotated[str, one_of("fixed", "adaptive")] = "fixed"

@@ -265,6 +265,7 @@ def _pools(pools: Mapping[str, object]) -> Iterator[Metric]:
     gauges = {
         "fit": GaugeMetricFamily("lbarray_pool_fit", "Back ends that may have new requests", labels=labels),
         "outstanding": GaugeMetricFamily("lbarray_pool_outstanding", "Requests in hand", labels=labels),
+        "idle": GaugeMetricFamily("lbarray_pool_idle", "Connections that wait for a request", labels=labels),
         "queued": GaugeMetricFamily("lbarray_pool_queued", "Requests that wait for room", labels=labels),
     }
     retries = CounterMetricFamily("lbarray_pool_retries", "Requests that went to another back end", labels=labels)

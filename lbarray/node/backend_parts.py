@@ -187,6 +187,7 @@ def _pool(reactor: Any, name: str, pool: pool_config.Pool, secret: bytes) -> Poo
         persistence=_persistence(reactor, name, pool.persistence, secret),
         limits=PoolLimits(
             max_requests=pool.max_requests,
+            max_connections=pool.max_connections,
             queue=pool.queue,
             queue_timeout_s=pool.queue_timeout,
             retries=pool.retries,

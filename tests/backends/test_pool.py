@@ -85,6 +85,20 @@ class FitTests(SynchronousTestCase):
         self.assertEqual(shares, [0.1, 0.5, 1.0, 1.0])
 
 
+class Idle:
+    """A connection that says when it is closed."""
+
+    def __init__(self, name: str, closed: list[str]) -> None:
+        self._name = name
+        self._closed = closed
+
+    def __str__(self) -> str:
+        return self._name
+
+    def close(self) -> None:
+        self._closed.append(self._name)
+
+
 class RoomTests(SynchronousTestCase):
     """Limits of members and pool."""
 
@@ -108,6 +122,20 @@ class RoomTests(SynchronousTestCase):
             chosen = pool.choose()
             assert chosen is not None
             pool.begin(chosen)
+        self.assertIsNone(pool.choose())
+
+    def test_connections(self) -> None:
+        """A pool has no more connections than its limit, busy and idle: the oldest idle ones go for new ones."""
+        one, other = member("w1"), member("w2")
+        pool = make_pool(one, other, limits=PoolLimits(max_connections=2))
+        closed: list[str] = []
+        for name in ("older", "newer"):
+            one.idle.store(Idle(name, closed), 0.0)
+        pool.begin(other)
+        self.assertIsNone(pool.connection(other))
+        self.assertEqual((closed, pool.idle), (["older"], 1))
+        pool.begin(one)
+        self.assertEqual((str(pool.connection(one)), closed), ("newer", ["older"]))
         self.assertIsNone(pool.choose())
 
     def test_retry_budget(self) -> None:

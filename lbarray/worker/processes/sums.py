@@ -11,7 +11,7 @@ __all__ = ["add_counters", "sum_balancing", "sum_pools", "sum_services"]
 
 #: Of a back end's status, what adds up; the rest is the node process's own.
 _OF_BACKENDS = ("outstanding", "requests", "failures", "idle", "ejected")
-_OF_POOLS = ("outstanding", "queued", "requests", "retries")
+_OF_POOLS = ("outstanding", "idle", "queued", "requests", "retries")
 
 
 def add_counters(counters: Counters, report: Mapping[str, Any], before: Mapping[str, Any]) -> None:
@@ -54,7 +54,7 @@ def sum_pools(reports: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[
 
 
 def sum_balancing(reports: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
-    """Requests in hand, waiting, begun and repeated of each pool."""
+    """Requests in hand, waiting, begun and repeated, and idle connections, of each pool."""
     whole: dict[str, dict[str, int]] = {}
     for report in reports:
         for name, pool in report.get("balancing", {}).items():
