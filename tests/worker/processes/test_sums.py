@@ -41,9 +41,10 @@ class SumTests(SynchronousTestCase):
 
     def test_balancing(self) -> None:
         """By pool: what is in hand and waiting; limits and names do not add up."""
-        report = {"balancing": {"web": {"outstanding": 1, "queued": 2, "requests": 3, "retries": 0, "fit": 3}}}
+        pool = {"outstanding": 1, "idle": 5, "queued": 2, "requests": 3, "retries": 0, "fit": 3}
         self.assertEqual(
-            sum_balancing([report, report]), {"web": {"outstanding": 2, "queued": 4, "requests": 6, "retries": 0}}
+            sum_balancing([{"balancing": {"web": pool}}] * 2),
+            {"web": {"outstanding": 2, "idle": 10, "queued": 4, "requests": 6, "retries": 0}},
         )
 
     def test_any_size(self) -> None:
