@@ -173,6 +173,10 @@ class IPersistence(Interface):
         """The serving member that the request belongs to, or ``None``; and a mark to remember it by. May
         take its own cookie out of the request."""
 
+    def knows(request: RequestHead, client: ClientAddress) -> bool:
+        """The request belongs to a serving member because its client was there, not by computation alone. Changes
+        nothing of the request: the pools of a split are asked before one of them is chosen."""
+
     def answered(member: object, found: bool, mark: bytes, response: ResponseHead, secure: bool) -> None:
         """``member`` answers a request that ``find`` gave ``mark`` for; ``found``: it is the one that was
         found. May add to ``response.fields`` and learn from them. ``secure``: the client came over TLS."""

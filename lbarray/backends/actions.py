@@ -74,10 +74,11 @@ class Split:
     """Several pools by weight, for a new version that gets a few requests first.
 
     :param sticky: a client's address decides, so that it does not go to and fro; the same on every node.
+    :ivar names: of the pools.
     """
 
     def __init__(self, weights: Mapping[str, int], *, sticky: bool, seed: bytes, chance: Any) -> None:
-        self._names = tuple(weights)
+        self.names = tuple(weights)
         self._sums = list(accumulate(weights.values()))
         self._sticky = sticky
         self._seed = seed[:64]
@@ -89,9 +90,9 @@ class Split:
             at = float(hashed(address_key(client.host, 32, 64), self._seed) % self._sums[-1])
         else:
             at = self._random() * self._sums[-1]
-        chosen = self._names[min(bisect(self._sums, at), len(self._names) - 1)]
+        chosen = self.names[min(bisect(self._sums, at), len(self.names) - 1)]
         yield chosen
-        yield from (name for name in self._names if name != chosen)
+        yield from (name for name in self.names if name != chosen)
 
 
 @attrs.frozen

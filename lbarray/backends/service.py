@@ -161,7 +161,7 @@ class BackendsService(Service):
         most = route.handling.max_body
         if most is not None and (length := request.get(b"content-length")) is not None and int(length) > most:
             raise _of(route.handling, TooLarge(f"content of {int(length)} octets, the route allows {most}"))
-        pool = self._pool_of(route, client)
+        pool = self._pool_of(route, request, client)
         key = pool.key_of(request, client) if pool.key_of is not None else b""
         found, mark = None, b""
         if pool.persistence is not None:
@@ -193,8 +193,14 @@ class BackendsService(Service):
                 assignment.mirrors = (Assignment(self._service, shadow, copied, target=target),)
         return assignment if member is not None else self._queued(pool, found, assignment)
 
-    def _pool_of(self, route: Route, client: ClientAddress) -> Pool:
+    def _pool_of(self, route: Route, request: RequestHead, client: ClientAddress) -> Pool:
         first: Pool | None = None
+        if route.split is not None:
+            # Who has a session at one of them stays there; only the others are split.
+            for each in route.split.names:
+                at = self.pools.get(each)
+                if at is not None and at.persistence is not None and at.persistence.knows(request, client):
+                    return at
         for name in (route.pool,) if route.split is None else route.split.choose(client):
             pool = self.pools.get(name or "")
             if pool is not None and pool.fit:

@@ -37,7 +37,7 @@ class CookieTests(SynchronousTestCase):
     def given(self, member: Member, *, kept: CookiePersistence | None = None, secure: bool = False) -> bytes:
         response = ResponseHead(200, [])
         (kept or self.kept).answered(member, False, b"", response, secure)
-        return response.fields[0][1]
+        return dict(response.fields)[b"Set-Cookie"]
 
     def back(self, cookie: bytes, kept: CookiePersistence | None = None) -> Any:
         return (kept or self.kept).find(get(b"/", (b"Cookie", cookie.partition(b";")[0])), CLIENT)[0]
@@ -83,6 +83,25 @@ class CookieTests(SynchronousTestCase):
             request = get(b"/", (b"Cookie", cookie + b"; a=1"))
             self.make(strip=strip).find(request, CLIENT)
             self.assertEqual(request.fields, wanted)
+
+    def test_caches(self) -> None:
+        """A response that shared caches may keep gets no cookie, else all would get that one; one of which nothing is
+        said is kept out of them."""
+        for said, cookie, private in (
+            ("public, max-age=600", False, False),
+            ("max-age=600", False, False),
+            ("s-maxage=5, max-age=0", False, False),
+            ("private, max-age=600", True, False),
+            ("no-store", True, False),
+            ("max-age=0, must-revalidate", True, True),
+            ("x-private=public", True, True),
+            ("", True, True),
+        ):
+            response = ResponseHead(200, [(b"cache-control", said.encode())] if said else [])
+            self.kept.answered(self.members[0], False, b"", response, False)
+            names = [name for name, _ in response.fields]
+            self.assertEqual(b"Set-Cookie" in names, cookie, said)
+            self.assertEqual((b"Cache-Control", b"private") in response.fields, private, said)
 
     def test_attributes(self) -> None:
         """As configured; Secure by itself where the client came over TLS."""

@@ -313,6 +313,27 @@ mirror = { pool = "shadow" }
         self.service.drain("canary", "c1")
         self.assertEqual({self.assign().backend.pool for _ in range(30)}, {"web"})
 
+    def test_split_keeps_sessions(self) -> None:
+        """Who belongs to a back end of one pool stays in that pool, whatever the weights; clients without are split."""
+        split = """
+[pools.canary]
+persistence = { cookie = "LB" }
+backends = { c1 = { address = "192.0.2.9:80" } }
+[[routes]]
+split = { web = 50, canary = 50 }
+"""
+        self.start('persistence = { cookie = "LB" }', more=split)
+        seen = set()
+        for _ in range(40):
+            first = self.assign()
+            response = ResponseHead(200, [])
+            first.responded(response)
+            cookie = dict(response.fields)[b"Set-Cookie"].partition(b";")[0]
+            back = {self.assign(get(b"/", (b"Cookie", cookie))).backend for _ in range(10)}
+            self.assertEqual(back, {first.backend})
+            seen.add(first.backend.pool)
+        self.assertEqual(seen, {"web", "canary"})
+
     def test_services(self) -> None:
         """A route of other services does not exist for this one."""
         self.start(

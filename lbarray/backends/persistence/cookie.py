@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -16,6 +17,11 @@ from lbarray.values import BackendAddress, ClientAddress
 
 __all__ = ["CookiePersistence"]
 
+#: What Cache-Control (RFC 9111 §5.2.2) says: that shared caches keep nothing; that they may.
+_PRIVATE = re.compile(rb"(?:^|[\s,])(?:private|no-store)\s*(?:,|$)")
+_SHARED = re.compile(rb"(?:^|[\s,])(?:public|s-maxage=\"?[1-9]|max-age=\"?[1-9])")
+_FOR_ONE = (b"Cache-Control", b"private")
+
 
 @implementer(IPersistence)
 class CookiePersistence:
@@ -24,6 +30,9 @@ class CookiePersistence:
     The value is a keyed hash of pool and member: the same on every node of the array, impossible to make
     without the key, and useless for finding out what stands behind it. It names a member and seeds nothing, so
     pools may grow and shrink, and clients of the others stay where they are.
+
+    A cache on the way must not give one client's cookie to all (RFC 9111 §7.3): a response that says that shared caches
+    may keep it goes without the cookie, and one that says nothing of caches becomes ``private`` with it.
 
     :param secret: the array's shared key.
     :param strip: the back end does not get to see the cookie.
@@ -87,9 +96,20 @@ class CookiePersistence:
                 return member, b""
         return None, b""
 
+    def knows(self, request: RequestHead, client: ClientAddress) -> bool:
+        by_token, serving = self._by_token, self._serving
+        return any(by_token.get(value) in serving for value in cookie_values(request, self._name))
+
     def answered(self, member: Any, found: bool, mark: bytes, response: ResponseHead, secure: bool) -> None:
-        if not found and (fields := self._fields.get(member)) is not None:
-            response.fields.append(fields[secure])
+        if found or (fields := self._fields.get(member)) is None:
+            return
+        told = b",".join(response.get_all(b"cache-control")).lower()
+        private = _PRIVATE.search(told) is not None
+        if not private and _SHARED.search(told):
+            return
+        response.fields.append(fields[secure])
+        if not private:
+            response.fields.append(_FOR_ONE)
 
     def _field(self, token: bytes, *, secure: bool) -> tuple[bytes, bytes]:
         return set_cookie(

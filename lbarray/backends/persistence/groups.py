@@ -96,6 +96,10 @@ class GroupPersistence:
         self._used[group] = self._used_here[group] = self._seconds()
         return self.table[group], b""
 
+    def knows(self, request: RequestHead, client: ClientAddress) -> bool:
+        """Nobody in particular: every key has its group, whether it was here or not."""
+        return False
+
     def answered(self, member: Any, found: bool, mark: bytes, response: ResponseHead, secure: bool) -> None:
         """Nothing to remember: the key says it."""
 

@@ -147,6 +147,9 @@ class LearntPersistence:
         member = self._by_name.get(name) if name is not None else None
         return (member if member in self._serving else None), key
 
+    def knows(self, request: RequestHead, client: ClientAddress) -> bool:
+        return self.find(request, client)[0] is not None
+
     def answered(self, member: Any, found: bool, mark: bytes, response: ResponseHead, secure: bool) -> None:
         learnt = False
         for name, value in response.fields:
