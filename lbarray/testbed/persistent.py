@@ -47,7 +47,8 @@ def with_pools(text: str) -> str:
     )
     backends = "\n".join(f'{name} = {{ address = "{address}:80" }}' for name, address in BACKENDS.items())
     more = "".join(
-        _ROUTES.format(name=name, persistence=persistence, backends=backends) for name, persistence in KINDS.items()
+        _ROUTES.format(name=name, persistence=persistence, backends=backends)
+        for name, persistence in {**KINDS, "tls": '{ kind = "tls" }'}.items()
     )
     return (
         text

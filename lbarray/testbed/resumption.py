@@ -47,6 +47,7 @@ class Resumption:
     """Each client connects, asks once, leaves, and later comes back with its session.
 
     :ivar sessions: half of them TLS 1.2, half 1.3; spread over all client addresses.
+    :ivar path: what they ask for.
     :ivar gate: a file that appears when they may come back; without one they do at once. ``GATE.first`` appears when
         all have been here.
     :ivar wander: they come back from another address.
@@ -57,13 +58,18 @@ class Resumption:
     name: str
     authority: str
     sessions: int = 1000
+    path: str = "/small"
     gate: str = ""
     wander: bool = False
 
     def run_in(self, client: Host) -> Found:
         """Run in the clients' namespace."""
         out = client.run(
-            sys.executable, "-m", "lbarray.testbed.resumption", json.dumps(attrs.asdict(self)), timeout_s=90.0
+            sys.executable,
+            "-m",
+            "lbarray.testbed.resumption",
+            json.dumps(attrs.asdict(self)),
+            timeout_s=90.0 + self.sessions / 20.0,
         )
         found = json.loads(out)
         return Found(**{**found, "backends": tuple(found["backends"])})
@@ -100,17 +106,18 @@ class Resumption:
     def _pass_gate(self) -> None:
         if self.gate:
             Path(self.gate + ".first").touch()
-            until = time.monotonic() + 30.0
+            until = time.monotonic() + 300.0
             while not Path(self.gate).exists() and time.monotonic() < until:
                 time.sleep(0.02)
 
     def _ask(self, number: int, context: ssl.SSLContext, session: Any) -> tuple[Any, bool, str, bytes]:
         source = _SOURCES[number % len(_SOURCES)]
+        request = f"GET {self.path} HTTP/1.1\r\nHost: {self.name}\r\nConnection: close\r\n\r\n".encode()
         with (
             socket.create_connection((self.host, self.port), 10, source_address=(source, 0)) as plain,
             context.wrap_socket(plain, server_hostname=self.name, session=session) as tls,
         ):
-            tls.sendall(b"GET /small HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n" % self.name.encode())
+            tls.sendall(request)
             answer = b""
             while data := tls.recv(4096):
                 answer += data

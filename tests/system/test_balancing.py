@@ -135,22 +135,25 @@ class BalancingTests(SynchronousTestCase):
         return found
 
     def test_4_node_dies(self) -> None:
-        """The scheduler is killed: every client stays at its back end, by cookie, by hash and by session."""
+        """A worker is killed, and then the scheduler: every client stays at its back end, by cookie, by hash and by
+        session."""
         first = {kind: self.first_visits(kind) for kind in KINDS}
         for welcomes in first.values():
             self.assertEqual({welcome.status for welcome in welcomes}, {200})
             self.assertEqual({welcome.backend for welcome in welcomes}, set(BACKENDS))
             self.assertEqual({welcome.node for welcome in welcomes}, set(self.it.nodes))
         owner = self.it.owner()
-        self.it.kill_node(owner)
-        for kind, welcomes in first.items():
-            again = self.it.visit(
-                visits(*(Visit(f"/{kind}/small", known_by(kind, each.place, each)) for each in welcomes))
-            )
-            self.assertEqual({welcome.status for welcome in again}, {200}, kind)
-            self.assertNotIn(owner, {welcome.node for welcome in again})
-            moved = [then for then, now in zip(welcomes, again, strict=True) if then.backend != now.backend]
-            self.assertEqual(moved, [], kind)
+        worker = next(name for name in self.it.nodes if name != owner)
+        for victim in (worker, owner):
+            self.it.kill_node(victim)
+            for kind, welcomes in first.items():
+                again = self.it.visit(
+                    visits(*(Visit(f"/{kind}/small", known_by(kind, each.place, each)) for each in welcomes))
+                )
+                self.assertEqual({welcome.status for welcome in again}, {200}, kind)
+                self.assertNotIn(victim, {welcome.node for welcome in again})
+                moved = [then for then, now in zip(welcomes, again, strict=True) if then.backend != now.backend]
+                self.assertEqual(moved, [], (kind, victim))
 
 
 class TlsSessionTests(SynchronousTestCase):
