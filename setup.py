@@ -1,6 +1,6 @@
 """Everything else is in setup.cfg, which cannot name an extension.
 
-``_rows`` and ``_scan`` are optional: without a compiler or Python's headers the same is done in Python.
+``_rows``, ``_scan`` and ``_hpack`` are optional: without a compiler or Python's headers the same is done in Python, for ``_hpack`` by a library.
 
 With ``LBARRAY_COMPILE=1`` the modules that every request passes through are compiled too, by Cython, from the very
 same files: a sixth less of Python's share of a request. It is a choice, since a compiled module takes the place of its
@@ -20,6 +20,8 @@ HOT = (
     "lbarray.http.events",
     "lbarray.http.fields",
     "lbarray.http.forwarding",
+    "lbarray.http.h2_connection",
+    "lbarray.http.h2_floods",
     "lbarray.http.h2_frames",
     "lbarray.http.h2_heads",
     "lbarray.http.heads",
@@ -32,6 +34,7 @@ HOT = (
     "lbarray.worker.client",
     "lbarray.worker.client_h2",
     "lbarray.worker.exchange",
+    "lbarray.worker.h2_stream",
     "lbarray.worker.loop",
     "lbarray.worker.peer",
     "lbarray.worker.stream",
@@ -40,6 +43,7 @@ HOT = (
 
 extensions = [
     Extension("lbarray.scheduler._rows", ["lbarray/scheduler/_rows.c"], py_limited_api=True, optional=True),
+    Extension("lbarray.http._hpack", ["lbarray/http/_hpack.c"], py_limited_api=True, optional=True),
     Extension("lbarray.rewrite._scan", ["lbarray/rewrite/_scan.c"], py_limited_api=True, optional=True),
 ]
 more = {"options": {"bdist_wheel": {"py_limited_api": "cp311"}}}

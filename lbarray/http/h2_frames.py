@@ -1,127 +1,104 @@
-"""What an HTTP/2 client may do to us, counted frame by frame before anything looks into them (RFC 9113 §10.5).
-
-Frames that cost the sender nothing and us a little are what floods are made of: resets, pings, settings,
-priorities, empty DATA, header blocks without end.
-"""
+"""Frames of HTTP/2: their kinds, codes, and how those that we send are written (RFC 9113 §4, §6, §7)."""
 
 from __future__ import annotations
 
+from enum import IntEnum
+from struct import Struct
 from typing import Final
 
 from lbarray.errors import Unreadable
 
-__all__ = ["PREFACE", "Flood", "FrameMeter"]
+__all__ = [
+    "ACK", "CONTINUATION", "DATA", "END_HEADERS", "END_STREAM", "GOAWAY", "HEAD", "HEADERS", "MAX_FRAME", "MAX_WINDOW",
+    "PADDED", "PING", "PREFACE", "PRIORITY", "PRIORITY_FLAG", "PUSH_PROMISE", "RST_STREAM", "SETTINGS", "WINDOW_UPDATE",
+    "ErrorCode", "Http2Error", "Setting", "goaway_frame", "head", "ping_ack", "rst_stream_frame", "settings_frame",
+    "window_update_frame",
+]  # fmt: skip
 
 #: What a client begins with (RFC 9113 §3.4).
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
-_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _WINDOW_UPDATE, _CONTINUATION = 0, 1, 3, 4, 6, 8, 9
-_END_STREAM = _ACK = 0x1
-_END_HEADERS = 0x4
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS = 0, 1, 2, 3, 4
+PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 5, 6, 7, 8, 9
+END_STREAM = ACK = 0x1
+END_HEADERS, PADDED, PRIORITY_FLAG = 0x4, 0x8, 0x20
+
+#: Octets of one frame's payload that an endpoint must take and that we take; and the largest window.
+MAX_FRAME: Final = 16384
+MAX_WINDOW: Final = (1 << 31) - 1
+
+#: A frame's head: its length (in two parts), kind, flags, stream.
+HEAD: Final = Struct(">HBBBI")
+_pack = HEAD.pack
 
 
-class Flood(Unreadable):
-    """More of something than any use of the protocol needs; the connection ends with ENHANCE_YOUR_CALM."""
+class ErrorCode(IntEnum):
+    """RFC 9113 §7."""
 
-    reason = "h2_flood"
+    NO_ERROR = 0
+    PROTOCOL_ERROR = 1
+    INTERNAL_ERROR = 2
+    FLOW_CONTROL_ERROR = 3
+    SETTINGS_TIMEOUT = 4
+    STREAM_CLOSED = 5
+    FRAME_SIZE_ERROR = 6
+    REFUSED_STREAM = 7
+    CANCEL = 8
+    COMPRESSION_ERROR = 9
+    CONNECT_ERROR = 10
+    ENHANCE_YOUR_CALM = 11
+    INADEQUATE_SECURITY = 12
+    HTTP_1_1_REQUIRED = 13
 
 
-class FrameMeter:
-    """Reads frame heads as they pass (RFC 9113 §4.1).
+class Setting(IntEnum):
+    """RFC 9113 §6.5.2."""
 
-    :param max_block: octets of one header block, HEADERS and CONTINUATION together.
-    :param control_rate: frames a second that carry nothing; ten seconds' worth at once.
-    :param reset_rate: RST_STREAM frames a second; ten seconds' worth at once.
-    :ivar in_block: a header block has begun and not ended.
-    """
+    HEADER_TABLE_SIZE = 1
+    ENABLE_PUSH = 2
+    MAX_CONCURRENT_STREAMS = 3
+    INITIAL_WINDOW_SIZE = 4
+    MAX_FRAME_SIZE = 5
+    MAX_HEADER_LIST_SIZE = 6
 
-    __slots__ = (
-        "_begun",
-        "_block",
-        "_control",
-        "_control_rate",
-        "_head",
-        "_max_block",
-        "_reset_rate",
-        "_resets",
-        "_skip",
-        "_then",
-        "in_block",
+
+class Http2Error(Unreadable):
+    """What ends a connection (RFC 9113 §5.4.1). ``code`` goes into the GOAWAY."""
+
+    reason = "h2_connection"
+
+    def __init__(self, why: str, detail: str, code: ErrorCode = ErrorCode.PROTOCOL_ERROR) -> None:
+        super().__init__(why, detail)
+        self.code = code
+
+
+def head(length: int, kind: int, flags: int, stream_id: int) -> bytes:
+    """The nine octets before a payload."""
+    return _pack(length >> 8, length & 255, kind, flags, stream_id)
+
+
+def settings_frame(settings: dict[Setting, int]) -> bytes:
+    """SETTINGS."""
+    return head(6 * len(settings), SETTINGS, 0, 0) + b"".join(
+        int(name).to_bytes(2, "big") + value.to_bytes(4, "big") for name, value in settings.items()
     )
 
-    def __init__(self, *, max_block: int, control_rate: float = 100.0, reset_rate: float = 20.0) -> None:
-        self._max_block = max_block
-        self._control_rate = control_rate
-        self._reset_rate = reset_rate
-        self._control = control_rate * 10
-        self._resets = reset_rate * 10
-        self._then: float | None = None
-        self._skip = len(PREFACE)
-        self._head = b""
-        self._block = 0
-        self._begun = False
-        self.in_block = False
 
-    def feed(self, data: bytes, now: float) -> None:
-        """Octets of the client as they came, the preface first. ``now``: seconds.
+def window_update_frame(stream_id: int, octets: int) -> bytes:
+    """WINDOW_UPDATE; stream 0 is the connection."""
+    return head(4, WINDOW_UPDATE, 0, stream_id) + octets.to_bytes(4, "big")
 
-        :raises Flood: enough.
-        """
-        if self._then is not None:
-            gone = now - self._then
-            self._control = min(self._control + gone * self._control_rate, self._control_rate * 10)
-            self._resets = min(self._resets + gone * self._reset_rate, self._reset_rate * 10)
-        self._then = now
-        at, end = 0, len(data)
-        while at < end:
-            if self._skip:
-                step = min(self._skip, end - at)
-                self._skip -= step
-                at += step
-                continue
-            head = self._head + data[at : at + 9 - len(self._head)]
-            at += len(head) - len(self._head)
-            if len(head) < 9:
-                self._head = head
-                return
-            self._head = b""
-            self._skip = head[0] << 16 | head[1] << 8 | head[2]
-            self._count(head[3], head[4], self._skip)
 
-    def _count(self, kind: int, flags: int, length: int) -> None:
-        if not self._begun:
-            if kind != _SETTINGS or flags & _ACK:
-                raise Flood("preface", "a connection that does not begin with SETTINGS")  # RFC 9113 §3.4
-            self._begun = True
-        elif kind == _DATA:
-            if not length and not flags & _END_STREAM:
-                self._spend(1.0)
-        elif kind in (_HEADERS, _CONTINUATION):
-            # Nine for the frame itself: empty ones are no way around the limit.
-            self._block = (self._block if kind == _CONTINUATION else 0) + length + (9 if kind == _CONTINUATION else 0)
-            if self._block > self._max_block:
-                raise Flood("header_block", "a header block without end")
-            self.in_block = not flags & _END_HEADERS
-        elif kind == _RST_STREAM:
-            self.reset()
-        elif kind == _WINDOW_UPDATE:
-            self._spend(0.05)
-        elif kind == _SETTINGS and flags & _ACK:
-            if length:
-                raise Flood("frame_size", "an acknowledgement of SETTINGS with content")  # RFC 9113 §6.5
-        elif not (kind == _PING and flags & _ACK):
-            self._spend(1.0)
+def rst_stream_frame(stream_id: int, code: ErrorCode) -> bytes:
+    """RST_STREAM."""
+    return head(4, RST_STREAM, 0, stream_id) + int(code).to_bytes(4, "big")
 
-    def _spend(self, cost: float) -> None:
-        self._control -= cost
-        if self._control < 0:
-            raise Flood("control_frames", "frames that carry nothing, without end")
 
-    def reset(self) -> None:
-        """A stream was reset, by the client or by a mistake of its own that made us.
+def goaway_frame(last_id: int, code: ErrorCode) -> bytes:
+    """GOAWAY, without any words to it."""
+    return head(8, GOAWAY, 0, 0) + last_id.to_bytes(4, "big") + int(code).to_bytes(4, "big")
 
-        :raises Flood: too many (rapid reset, CVE-2023-44487, and its relatives).
-        """
-        self._resets -= 1.0
-        if self._resets < 0:
-            raise Flood("resets", "streams that are opened to be reset")
+
+def ping_ack(payload: bytes) -> bytes:
+    """The answer to a PING."""
+    return head(8, PING, ACK, 0) + payload

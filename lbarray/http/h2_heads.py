@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from lbarray.http import fields as known
 from lbarray.http.events import Fields, RequestHead, ResponseHead
-from lbarray.http.fields import kind_of, may_trail
+from lbarray.http.fields import VIA, kind_of, may_trail
+from lbarray.http.h2_compression import first_invalid
 from lbarray.http.limits import Limits
 from lbarray.http.refusals import BadMessage
 from lbarray.http.requests import METHODS, checked_expectation, checked_method
@@ -14,9 +15,21 @@ from lbarray.http.target import normal_form
 
 __all__ = ["Malformed", "request_head", "request_trailers", "response_block"]
 
+_COLON = ord(":")
 _PSEUDO = frozenset([b":method", b":scheme", b":authority", b":path"])
-_TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"  # RFC 9110 §5.6.2, in lower case (RFC 9113 §8.2.1)
-_SPACE = b" \t"
+_TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"  # RFC 9110 §5.6.2
+_VISIBLE = bytes(range(33, 127))
+_SCHEMES = frozenset([b"https", b"http"])
+_VIA = (b"via", VIA)
+
+
+class _Status(dict[int, tuple[bytes, bytes]]):
+    def __missing__(self, status: int) -> tuple[bytes, bytes]:
+        pair = self[status] = (b":status", b"%d" % status)
+        return pair
+
+
+_status = _Status().__getitem__  # of three digits, so there are few
 
 
 class Malformed(BadMessage):
@@ -26,19 +39,13 @@ class Malformed(BadMessage):
         super().__init__("h2_malformed", detail)
 
 
-def _checked_field(name: bytes, value: bytes) -> None:
-    # RFC 9113 §8.2.1; what HTTP/1.1 to the back end could not carry must not get that far.
-    if not name or name.translate(None, _TOKEN):
-        raise Malformed(f"the field name {name[:40]!r}")
-    if b"\r" in value or b"\n" in value or b"\0" in value:
-        raise Malformed(f"a control character in the field {name[:40]!r}")
-    if value and (value[0] in _SPACE or value[-1] in _SPACE):
-        raise Malformed(f"white space around the value of {name[:40]!r}")
+def _checked(block: Fields) -> None:
+    place = first_invalid(block)
+    if place >= 0:
+        raise Malformed(f"the field {block[place][0][:40]!r}")
 
 
-def request_head(
-    block: Iterable[tuple[bytes, bytes]], limits: Limits, *, ended: bool, trusts_forwarded: bool = False
-) -> RequestHead:
+def request_head(block: Fields, limits: Limits, *, ended: bool, trusts_forwarded: bool = False) -> RequestHead:
     """The head of a request, once nothing about it is in doubt.
 
     :param ended: no content follows.
@@ -49,16 +56,16 @@ def request_head(
     forwarded: Fields = []
     special: list[tuple[int, bytes]] = []
     cookies: list[bytes] = []
-    size = count = 0
+    _checked(block)
+    count = len(block)
+    size = 4 * count
     for name, value in block:
-        size += len(name) + len(value) + 4
-        count += 1
-        if name[:1] == b":":
-            if count > len(pseudo) + 1 or name not in _PSEUDO or name in pseudo:
+        size += len(name) + len(value)
+        if name[0] == _COLON:
+            if fields or special or cookies or name not in _PSEUDO or name in pseudo:
                 raise Malformed(f"the pseudo-header field {name[:40]!r}")
             pseudo[name] = value
             continue
-        _checked_field(name, value)
         kind = kind_of(name)
         if not kind:
             if name == b"cookie":
@@ -86,14 +93,14 @@ def _with_pseudo(
     pseudo: dict[bytes, bytes], fields: Fields, special: list[tuple[int, bytes]], *, ended: bool
 ) -> RequestHead:
     method = pseudo.get(b":method", b"")
-    if not method or method.translate(None, _TOKEN + b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"):
+    if not method or method.translate(None, _TOKEN):
         raise Malformed("no method")
     if method == b"CONNECT":
         checked_method(method)
     path = pseudo.get(b":path", b"")
-    if not path or pseudo.get(b":scheme", b"").lower() not in (b"http", b"https"):
+    if not path or pseudo.get(b":scheme", b"").lower() not in _SCHEMES:
         raise Malformed("no path or no scheme of ours")
-    if any(octet <= 32 or octet >= 127 for octet in path):
+    if path.translate(None, _VISIBLE):
         raise Malformed("a control character in the path")
     if not path.startswith(b"/") and path != b"*":
         raise Malformed("a path that is none")
@@ -137,30 +144,28 @@ def _with_pseudo(
     return head
 
 
-def request_trailers(block: Iterable[tuple[bytes, bytes]], limits: Limits) -> Fields:
+def request_trailers(block: Fields, limits: Limits) -> Fields:
     """Trailer fields that may go on.
 
     :raises Malformed: reset the stream.
     """
+    _checked(block)
     kept: Fields = []
     size = 0
     for name, value in block:
         size += len(name) + len(value) + 4
         if size > limits.max_head or len(kept) > limits.max_fields:
             raise Malformed("too many trailer fields")
-        _checked_field(name, value)
+        if name[0] == _COLON:
+            raise Malformed("a pseudo-header field among trailers")
         if may_trail(name):
             kept.append((name, value))
     return kept
 
 
-def response_block(head: ResponseHead, more: Iterable[tuple[bytes, bytes]] = (), via: bytes = b"") -> Fields:
-    """The header block of a response (RFC 9113 §8.3.2)."""
-    block = [(b":status", b"%d" % head.status)]
-    for name, value in head.fields:
-        block.append((name.lower(), value.strip(b" \t")))
-    for name, value in more:
-        block.append((name.lower(), value))
+def response_block(head: ResponseHead, more: Iterable[tuple[bytes, bytes]] = (), *, via: bool = False) -> Fields:
+    """The fields of a response's header block (RFC 9113 §8.3.2), as an encoder of header blocks takes them."""
+    block = [_status(head.status), *head.fields, *more]
     if via:
-        block.append((b"via", via))
+        block.append(_VIA)
     return block

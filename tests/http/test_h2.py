@@ -1,80 +1,43 @@
-"""Frames counted, header blocks read and written: HTTP/2 without a connection."""
+"""Floods counted, heads made of header blocks and the reverse: HTTP/2 without a connection."""
 
 from __future__ import annotations
 
-from hpack import Encoder
-from hyperframe.frame import DataFrame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
+from hpack import Decoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from lbarray.http.events import ResponseHead
-from lbarray.http.h2_frames import PREFACE, Flood, FrameMeter
+from lbarray.http.h2_compression import encoder
+from lbarray.http.h2_floods import Flood, FloodMeter
 from lbarray.http.h2_heads import Malformed, request_head, request_trailers, response_block
 from lbarray.http.limits import Limits
 from lbarray.http.refusals import BadMessage
-from lbarray.testing import every_split
 
-SETTINGS = SettingsFrame(0).serialize()
 REQUEST = [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"A.example:443"), (b":path", b"/a/../b?c")]
 
 
-def meter(**more: float) -> FrameMeter:
-    return FrameMeter(max_block=1000, **{"control_rate": 1.0, "reset_rate": 1.0, **more})
-
-
-class FrameMeterTests(SynchronousTestCase):
+class FloodMeterTests(SynchronousTestCase):
     """What passes, and what is enough."""
 
-    def test_in_pieces(self) -> None:
-        """Frames are counted the same however TCP cuts them."""
-        octets = PREFACE + SETTINGS + DataFrame(1, b"abc").serialize() + PingFrame(0, b"12345678").serialize() * 10
-        for pieces in every_split(octets):
-            counted = meter()
-            for piece in pieces[:-1]:
-                counted.feed(piece, 0.0)
-            error = self.assertRaises(Flood, lambda c=counted, p=pieces: c.feed(p[-1] + PingFrame(0).serialize(), 0.0))
-            self.assertEqual(error.why, "control_frames")
+    def test_at_once(self) -> None:
+        """Ten seconds' worth, and no more."""
+        meter = FloodMeter(control_rate=1.0, reset_rate=2.0)
+        meter.at(0.0)
+        for _ in range(10):
+            meter.spend()
+        self.assertEqual(self.assertRaises(Flood, meter.spend).why, "control_frames")
+        for _ in range(20):
+            meter.reset()
+        self.assertEqual(self.assertRaises(Flood, meter.reset).why, "resets")
 
     def test_time_forgives(self) -> None:
         """Within the rate nothing adds up."""
-        counted = meter()
-        counted.feed(PREFACE + SETTINGS, 0.0)
+        meter = FloodMeter(control_rate=1.0, reset_rate=1.0)
         for second in range(100):
-            counted.feed(PingFrame(0, b"12345678").serialize() + RstStreamFrame(1).serialize(), float(second))
-
-    def test_content_is_free(self) -> None:
-        """DATA with content, acknowledgements and the end of a stream cost nothing."""
-        counted = meter()
-        counted.feed(PREFACE + SETTINGS, 0.0)
-        for frame in (
-            DataFrame(1, b"x"),
-            DataFrame(1, b"", flags=["END_STREAM"]),
-            SettingsFrame(0, flags=["ACK"]),
-            PingFrame(0, b"12345678", flags=["ACK"]),
-        ):
-            counted.feed(frame.serialize() * 100, 0.0)
-
-    def test_header_block(self) -> None:
-        """It knows when one is open."""
-        counted = meter()
-        counted.feed(PREFACE + SETTINGS + HeadersFrame(1, b"x").serialize(), 0.0)
-        self.assertTrue(counted.in_block)
-        counted.feed(HeadersFrame(1, b"x", flags=["END_HEADERS"]).serialize(), 0.0)
-        self.assertFalse(counted.in_block)
-
-    def test_preface(self) -> None:
-        """SETTINGS come first (RFC 9113 §3.4)."""
-        self.assertRaises(Flood, meter().feed, PREFACE + PingFrame(0, b"12345678").serialize(), 0.0)
-
-    @settings(deadline=None, max_examples=100)
-    @given(st.binary(max_size=100))
-    def test_noise(self, octets: bytes) -> None:
-        """Any octets pass or are too much; nothing else is raised."""
-        try:
-            meter().feed(PREFACE + SETTINGS + octets, 0.0)
-        except Flood:
-            pass
+            meter.at(float(second))
+            meter.spend()
+            meter.reset()
 
 
 class RequestHeadTests(SynchronousTestCase):
@@ -140,7 +103,8 @@ class ResponseBlockTests(SynchronousTestCase):
     """Responses as header blocks."""
 
     def test_lower_case(self) -> None:
-        """Names in lower case, the status first, and encodable."""
-        block = response_block(ResponseHead(200, [(b"X-Y", b" z ")]), [(b"A", b"b")], b"1.1 lbarray")
-        self.assertEqual(block, [(b":status", b"200"), (b"x-y", b"z"), (b"a", b"b"), (b"via", b"1.1 lbarray")])
-        self.assertTrue(Encoder().encode(block))
+        """The status first, names in lower case, values without white space around them."""
+        head = ResponseHead(200, [(b"X-Y", b" z ")])
+        block = encoder().encode(response_block(head, [(b"A", b"b")], via=True))
+        read = [(name, value) for name, value in Decoder().decode(block, raw=True)]
+        self.assertEqual(read, [(b":status", b"200"), (b"x-y", b"z"), (b"a", b"b"), (b"via", b"1.1 lbarray")])
