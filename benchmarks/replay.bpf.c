@@ -7,7 +7,9 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-#define IPV4_PORT 34 /* where the source port is in a frame without options */
+/* Where they are in a frame without options. */
+#define IPV4_SOURCE_END 28
+#define IPV4_PORT 34
 
 struct { /* the program to call */
 	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
@@ -20,20 +22,24 @@ struct { /* the frame's first 14 octets, and whether every packet is of another 
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct beginning { __u8 ethernet[14]; __u8 vary; __u8 pad; __u16 port; });
+	__type(value, struct beginning { __u8 ethernet[14]; __u8 vary; __u8 pad; __u32 count; });
 } beginnings SEC(".maps");
 
 static __always_inline int begin_again(void *data, void *end)
 {
 	__u32 zero = 0;
 	struct beginning *beginning = bpf_map_lookup_elem(&beginnings, &zero);
-	__u16 *port = data + IPV4_PORT;
+	__u16 *port = data + IPV4_PORT, *source = data + IPV4_SOURCE_END;
 
 	if (!beginning || (void *)(port + 1) > end)
 		return 0;
 	__builtin_memcpy(data, beginning->ethernet, ETH_HLEN);
-	if (beginning->vary)
-		*port = bpf_htons(++beginning->port | 1);
+	if (beginning->vary) {
+		__u32 count = beginning->count++;
+
+		*port = bpf_htons(count << 1 | 1);
+		*source = bpf_htons(count >> 15);
+	}
 	return 1;
 }
 
@@ -78,6 +84,19 @@ int mac_swap_tc(struct __sk_buff *context)
 	return swap((void *)(long)context->data, (void *)(long)context->data_end)
 		       ? bpf_redirect(context->ifindex, 0)
 		       : TC_ACT_SHOT;
+}
+
+/* What being called costs. */
+SEC("xdp")
+int nothing_xdp(struct xdp_md *context)
+{
+	return XDP_TX;
+}
+
+SEC("tc")
+int nothing_tc(struct __sk_buff *context)
+{
+	return TC_ACT_SHOT;
 }
 
 char _license[] SEC("license") = "GPL";

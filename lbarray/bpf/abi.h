@@ -8,7 +8,9 @@
 #define MAX_VIPS 64
 #define FRONTS 4
 #define MAX_ROWS 655373
-#define MAX_FLOWS 262144
+#define FLOWS 262144
+#define FLOW_BITS 18
+#define NEAR 256
 #define MAX_FRAGMENTS 4096
 #define NOBODY 0xffff
 
@@ -40,7 +42,9 @@ struct service {
 	__u8 hash_by;
 	__u8 active; /* 1: this node schedules its VIP; 0: what no other node has scheduled is passed up */
 	__u8 slot;   /* its place among the shares */
-	__u8 pad[5];
+	__u8 pad;
+	__u16 number; /* no other service had it lately; never 0 */
+	__u8 pad2[2];
 	__u64 mask[2]; /* bits of a client's address that count when hashing by client; network order */
 };
 
@@ -53,7 +57,6 @@ struct front {
 
 struct config {
 	__u64 secret[2];  /* of the flow hash; the same on every node */
-	__u64 peer_bits;  /* bit n: a peer's MAC address ends in n modulo 64 */
 	__u8 mac[8] WORDS; /* this node's, and two octets of nothing */
 	__u8 address[16] WORDS; /* this node's: the outer source of tunnels, and where they end */
 	__u32 ifindex;    /* where forwarded frames leave */
@@ -62,7 +65,10 @@ struct config {
 	__u8 tunnels;     /* 1: what other nodes encapsulate is taken out */
 	__u8 table;       /* which of the tables is in use: 0 or 1 */
 	__u32 mtu;        /* octets of a packet that leave in one frame */
+	__u16 epoch;      /* of the rows */
+	__u16 pad[3];
 	struct front fronts[FRONTS];
+	__u64 near[NEAR]; /* a peer's MAC address, by its last octet; there may be others that end so */
 };
 
 /* Who gets the new connections, and the last three who did before, the newest first. */
@@ -80,12 +86,14 @@ struct worker {
 	__u8 address[16] WORDS; /* where its tunnel ends */
 };
 
-/* Client first: the source is the client, the destination the VIP. */
-struct flow {
-	__u8 source[16] WORDS;
-	struct service_key to;
+/* What is known of a connection: the place has one, the one that was last learned of. Nothing is locked: the last eight
+ * octets are written at once, and the first sixteen differ as they should when two processors write to one place. */
+struct memory {
+	__u8 source[16] __attribute__((aligned(8)));
 	__u16 source_port;
-	__u16 pad;
+	__u16 service; /* its number; 0: nothing is remembered */
+	__u16 worker;
+	__u16 epoch;   /* of the rows when it was learned */
 };
 
 struct fragment {

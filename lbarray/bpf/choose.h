@@ -3,6 +3,7 @@
 #define LBARRAY_CHOOSE_H
 
 #include "flow.h"
+#include "memory.h"
 #include "socket.h"
 
 static __always_inline const struct service *find_service(const struct packet *packet, const struct config *config)
@@ -20,16 +21,19 @@ static __always_inline const struct service *find_service(const struct packet *p
 	return bpf_map_lookup_elem(&services, &packet->flow.to);
 }
 
-static __always_inline struct row *find_row(const struct packet *packet, const struct service *service,
+static __always_inline struct row *find_row(struct packet *packet, const struct service *service,
 					    const struct config *config)
 {
+	__u64 hash;
 	__u32 key = config->table;
 	void *rows = bpf_map_lookup_elem(&tables, &key);
 
 	if (!rows || !config->table_size)
 		return 0;
+	hash = hash_flow(packet, service, config);
+	packet->place = place_of(packet, service, hash);
 	/* The upper half of the hash times the number of rows: a division would cost more than all else here. */
-	key = (hash_flow(packet, service, config) >> 32) * config->table_size >> 32;
+	key = (hash >> 32) * config->table_size >> 32;
 	return bpf_map_lookup_elem(rows, &key);
 }
 
@@ -71,18 +75,38 @@ static __always_inline struct worker *previous_owner(const struct row *row, __u1
 
 /* A packet that has come to this worker: is it of a connection that it holds, or may begin here? If not, another worker
  * that had the row may hold it: the second chance. A packet is passed on three times at most, each time to one who had
- * the row earlier. */
+ * the row earlier. What the kernel said of a connection holds until the rows change, or it begins anew. */
 static __always_inline int second_chance(void *context, struct packet *packet, const struct row *row,
-					 const struct config *config, struct worker **worker, int deliver)
+					 const struct service *service, const struct config *config,
+					 const struct memory *memory, struct worker **worker, int deliver)
 {
 	struct worker *previous;
 	__u16 index = NOBODY;
+	int began_here = 0;
 
 	if (packet->flow.to.protocol != IPPROTO_TCP || begins_connection(packet) || packet->hop == THRICE_PASSED_ON)
 		return deliver;
 	previous = previous_owner(row, config->self, packet->hop, &index);
-	if (!previous || is_held(context, packet))
+	if (!previous)
 		return deliver;
+	if (memory) {
+		began_here = memory->worker == config->self;
+		if (memory->epoch == config->epoch) {
+			if (began_here)
+				return deliver;
+			if (memory->worker == index)
+				goto pass_on;
+		}
+	}
+	if (is_held(context, packet)) {
+		remember(packet, service, config, config->self);
+		return deliver;
+	}
+	/* One that began here with a SYN cookie may yet come to be. */
+	if (!began_here)
+		remember(packet, service, config, index);
+pass_on:
+	packet->is_cached = 0;
 	packet->worker = index;
 	*worker = previous;
 	return PASSED_ON;
@@ -94,18 +118,18 @@ static __always_inline int schedule(void *context, struct packet *packet, const 
 				    const struct config *config, struct worker **worker)
 {
 	struct row *row = find_row(packet, service, config);
+	const struct memory *memory = 0;
 	__u32 index;
 
 	if (!row)
 		return PASSED_NO_WORKER;
 	index = row->now;
 	if (begins_connection(packet)) {
-		bpf_map_update_elem(&flows, &packet->flow, &index, BPF_ANY);
+		remember(packet, service, config, index);
 	} else if (row->before[0] != NOBODY) {
-		__u32 *remembered = bpf_map_lookup_elem(&flows, &packet->flow);
-
-		if (remembered && known_worker(*remembered)) {
-			index = *remembered;
+		memory = recall(packet, service);
+		if (memory && known_worker(memory->worker)) {
+			index = memory->worker;
 			packet->is_cached = 1;
 		}
 	}
@@ -115,9 +139,23 @@ static __always_inline int schedule(void *context, struct packet *packet, const 
 	packet->worker = index;
 	if (!((*worker)->flags & WORKER_LOCAL))
 		return FORWARDED;
-	if (packet->is_cached)
-		return PASSED_LOCAL;
-	return second_chance(context, packet, row, config, worker, PASSED_LOCAL);
+	return second_chance(context, packet, row, service, config, memory, worker, PASSED_LOCAL);
+}
+
+/* A packet that another node has sent here. */
+static __always_inline int receive(void *context, struct packet *packet, const struct service *service,
+				   const struct config *config, struct worker **worker)
+{
+	struct row *row = find_row(packet, service, config);
+
+	if (!row)
+		return PASSED_DELIVERED;
+	if (begins_connection(packet))
+		remember(packet, service, config, config->self);
+	else if (row->before[0] != NOBODY || row->now != config->self)
+		return second_chance(context, packet, row, service, config, recall(packet, service), worker,
+				     PASSED_DELIVERED);
+	return PASSED_DELIVERED;
 }
 
 #endif

@@ -61,12 +61,12 @@ struct { /* addresses of the other nodes: who may encapsulate for us */
 	__uint(value_size, sizeof(__u32));
 } tunnel_peers SEC(".maps");
 
-struct { /* where connections were sent when they began; each processor has its own list of the least recently used */
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(map_flags, BPF_F_NO_COMMON_LRU);
-	__uint(max_entries, MAX_FLOWS);
-	__type(key, struct flow);
-	__type(value, __u32);
+struct { /* where connections are; read by Python without asking the kernel */
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, FLOWS);
+	__type(key, __u32);
+	__type(value, struct memory);
 } flows SEC(".maps");
 
 struct { /* where first fragments went */

@@ -24,6 +24,14 @@ enum hop { FROM_CLIENT = 0, SCHEDULED = 1, ONCE_PASSED_ON = 2, TWICE_PASSED_ON =
 
 enum kind { SEGMENT = 0, DATAGRAM = 1, QUOTED = 2 };
 
+/* Client first: the source is the client, the destination the VIP. */
+struct flow {
+	__u8 source[16] __attribute__((aligned(8)));
+	struct service_key to;
+	__u16 source_port;
+	__u16 pad;
+};
+
 struct packet {
 	struct flow flow;
 	__be32 fragment_id;
@@ -41,6 +49,7 @@ struct packet {
 	__u8 is_cached;
 	__u8 slot;
 	__u16 worker;   /* whom it is for */
+	__u32 place;    /* of the connection in the memory */
 };
 
 #define TCP_FIN 0x01

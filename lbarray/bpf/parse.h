@@ -29,12 +29,12 @@ struct extension {
 
 static __always_inline int is_peer(const struct config *config, const __u16 *mac)
 {
-	__u64 key = 0;
+	__u64 key = 0, near = config->near[((const __u8 *)mac)[5]];
 
-	if (!(config->peer_bits >> (((const __u8 *)mac)[5] & 63) & 1))
+	if (!near)
 		return 0;
 	__builtin_memcpy(&key, mac, ETH_ALEN);
-	return bpf_map_lookup_elem(&peers, &key) != 0;
+	return key == near || bpf_map_lookup_elem(&peers, &key) != 0;
 }
 
 static __always_inline int is_own(const struct config *config, const __u16 *mac)

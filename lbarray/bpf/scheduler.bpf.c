@@ -13,6 +13,7 @@
 #include "parse.h"
 #include "transport.h"
 #include "flow.h"
+#include "memory.h"
 #include "socket.h"
 #include "choose.h"
 #include "frame.h"
@@ -91,7 +92,6 @@ static __always_inline int choose(void *context, struct cursor *cursor, struct p
 				  const struct config *config, struct worker **worker, __u32 octets)
 {
 	const struct service *service;
-	struct row *row;
 	int verdict = parse(cursor, packet, config, octets);
 
 	if (verdict == LATER_FRAGMENT)
@@ -107,10 +107,7 @@ static __always_inline int choose(void *context, struct cursor *cursor, struct p
 			return PASSED_INACTIVE;
 		verdict = schedule(context, packet, service, config, worker);
 	} else {
-		row = find_row(packet, service, config);
-		verdict = PASSED_DELIVERED;
-		if (row && (row->before[0] != NOBODY || row->now != config->self))
-			verdict = second_chance(context, packet, row, config, worker, PASSED_DELIVERED);
+		verdict = receive(context, packet, service, config, worker);
 	}
 	if (packet->is_first)
 		remember_first_fragment(packet, verdict);

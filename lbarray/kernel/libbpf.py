@@ -145,11 +145,6 @@ class Map:
         if code:
             raise library().refused(f"write the map {self.name}", code)
 
-    def following(self, key: bytes | None, size: int) -> bytes | None:
-        """The key of ``size`` octets after ``key``, or the first; ``None`` behind the last."""
-        found = ctypes.create_string_buffer(size)
-        return None if library().c.bpf_map_get_next_key(self.fd, key, found) else found.raw
-
     def delete(self, key: bytes) -> None:
         """Remove a key; a missing one is no error."""
         code = library().c.bpf_map_delete_elem(self.fd, key)

@@ -11,7 +11,8 @@ from lbarray.values import Address, HashBy, PlaneService, ServiceId
 __all__ = [
     "CONFIG",
     "FATE",
-    "FLOW",
+    "FLOWS",
+    "FLOW_BITS",
     "FRAGMENT",
     "FRONT",
     "FRONTS",
@@ -19,12 +20,13 @@ __all__ = [
     "GUE_PRIVATE",
     "MARK_ONCE",
     "MARK_TWICE",
-    "MAX_FLOWS",
     "MAX_FRAGMENTS",
     "MAX_ROWS",
     "MAX_SERVICES",
     "MAX_VIPS",
     "MAX_WORKERS",
+    "MEMORY",
+    "NEAR",
     "NOBODY",
     "PROTOCOLS",
     "ROW",
@@ -48,7 +50,9 @@ MAX_SERVICES = 64
 MAX_VIPS = 64
 FRONTS = 4
 MAX_ROWS = 655373
-MAX_FLOWS = 262144
+FLOWS = 262144
+FLOW_BITS = 18
+NEAR = 256
 MAX_FRAGMENTS = 4096
 NOBODY = 0xFFFF
 MARK_ONCE = 0x88B5
@@ -58,13 +62,13 @@ GUE_PRIVATE = 0x4C42
 TUNNEL_MARK = 0x4C
 
 U32 = struct.Struct("=I")
-CONFIG = struct.Struct("=16sQ6s2x16sIIHBBI192s")
+CONFIG = struct.Struct("=16s6s2x16sIIHBBIH6x192s2048s")
 SERVICE_KEY = struct.Struct("=16s2sBB")
-SERVICE = struct.Struct("=BBB5x16s")
+SERVICE = struct.Struct("=BBBxH2x16s")
 FRONT = struct.Struct("=20s4x24s")
 ROW = struct.Struct("=HHHH")
 WORKER = struct.Struct("=6sBB16s")
-FLOW = struct.Struct("=16s20s2s2x")
+MEMORY = struct.Struct("=16s2sHHH")
 FRAGMENT = struct.Struct("=16s16s4sB3x")
 FATE = struct.Struct("=HBB")
 TALLY = struct.Struct("=QQ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -15,16 +16,16 @@ from lbarray.kernel.libbpf import Map, MappedArray, ObjectFile, Program, possibl
 from lbarray.kernel.links import Link, link
 from lbarray.scheduler.abi import (
     CONFIG,
-    FLOW,
+    FLOWS,
     FRONT,
     FRONTS,
     MAX_SERVICES,
     MAX_WORKERS,
+    MEMORY,
+    NEAR,
     NOBODY,
-    PROTOCOLS,
     ROW,
     SERVICE,
-    SERVICE_KEY,
     SHARE,
     TALLY,
     U32,
@@ -36,10 +37,13 @@ from lbarray.scheduler.abi import (
     pack_service_key,
     unmapped,
 )
+from lbarray.scheduler.decision import numbered
 from lbarray.values import Address, PlaneCounters, PlaneFlow, PlaneService, ServiceId, Share, WorkerTarget
 
 __all__ = ["MODES", "BpfPlane", "undoers"]
 
+#: Places of the memory that are read at once: few enough that most are empty on a quiet node, and passed over.
+_FLOWS_AT_ONCE = 512
 #: How a program is attached, and the program's name in the object.
 MODES = {"xdp": "schedule_xdp", "xdp-generic": "schedule_xdp", "tc": "schedule_tc"}
 
@@ -105,7 +109,11 @@ class BpfPlane:
         self._active: frozenset[Address] = frozenset()
         self._services: tuple[PlaneService, ...] = ()
         self._slots: dict[ServiceId, int] = {}
+        self._numbers: dict[ServiceId, int] = {}
+        self._last_number = 0
         self._used: set[int] = set()
+        self._epoch = 0
+        self._flows: mmap.mmap | None = None
         self._workers: dict[int, WorkerTarget] = {}
 
     def attach(self) -> None:
@@ -163,6 +171,9 @@ class BpfPlane:
             self._attachment.detach()
             self._attachment = None
             self._journal.undo(self._undo)
+        if self._flows is not None:
+            self._flows.close()
+            self._flows = None
         if self._object is not None:
             self._object.close()
             self._object = None
@@ -181,13 +192,14 @@ class BpfPlane:
     def _write_config(self) -> None:
         assert self._place is not None
         index, mac, mtu = self._place.index, self._place.mac, self._place.mtu
-        bits = 0
+        near = bytearray(8 * NEAR)
         for peer in _peers(self._workers):
-            bits |= 1 << (peer[5] & 63)
+            near[8 * peer[5] : 8 * peer[5] + 8] = peer
         own = mapped(self._address) if self._address is not None else bytes(16)
         tunnels = bool(_tunnel_peers(self._workers))
         rows = (self._table_size, self._self, tunnels, self._table)
-        value = CONFIG.pack(self._secret, bits, mac, own, index, *rows, self.mtu or mtu, self._fronts())
+        more = (self.mtu or mtu, self._epoch, self._fronts(), bytes(near))
+        value = CONFIG.pack(self._secret, mac, own, index, *rows, *more)
         self._map("configs").update(U32.pack(0), value)
 
     def set_active(self, vips: Collection[Address]) -> None:
@@ -196,6 +208,8 @@ class BpfPlane:
 
     def set_services(self, services: Sequence[PlaneService]) -> None:
         slots = self._slots_for([service.id for service in services])
+        self._numbers = numbered(services, self._numbers, self._last_number)
+        self._last_number = max([self._last_number, *self._numbers.values()])
         wanted = {pack_service_key(each.id): self._pack_service(each, slots[each.id]) for each in services}
         vips = {mapped(each.id.address): U32.pack(each.id.address in self._active) for each in services}
         _replace(self._map("services"), wanted, {pack_service_key(each.id) for each in self._services})
@@ -215,7 +229,7 @@ class BpfPlane:
 
     def _pack_service(self, service: PlaneService, slot: int) -> bytes:
         active = service.id.address in self._active
-        return SERVICE.pack(service.hash_by, active, slot, client_mask(service))
+        return SERVICE.pack(service.hash_by, active, slot, self._numbers[service.id], client_mask(service))
 
     def _slots_for(self, services: Sequence[ServiceId]) -> dict[ServiceId, int]:
         """A place among the shares for each service; a new one begins with nothing counted.
@@ -259,6 +273,8 @@ class BpfPlane:
         spare = 1 - self._table
         self._tables[spare].write(rows)
         self._table = spare
+        # What the kernel said of connections was said for the rows before.
+        self._epoch = (self._epoch + 1) & 0xFFFF
         self._write_config()
 
     def counters(self) -> PlaneCounters:
@@ -292,19 +308,21 @@ class BpfPlane:
         return shares
 
     def flows(self, limit: int) -> Sequence[PlaneFlow]:
-        held = self._map("flows")
+        if self._flows is None:
+            self._flows = mmap.mmap(self._map("flows").fd, MEMORY.size * FLOWS, prot=mmap.PROT_READ)
+        services = {number: service for service, number in self._numbers.items()}
         found: list[PlaneFlow] = []
-        key: bytes | None = None
-        names = {number: name for name, number in PROTOCOLS.items()}
-        while len(found) < limit and (key := held.following(key, FLOW.size)) is not None:
-            value = held.lookup(key, U32.size)
-            if value is not None:
-                source, to, port = FLOW.unpack(key)
-                vip, vip_port, protocol, _ = SERVICE_KEY.unpack(to)
-                service = ServiceId(unmapped(vip), int.from_bytes(vip_port, "big"), names[protocol])
-                client_port = int.from_bytes(port, "big")
-                found.append(PlaneFlow(service, unmapped(source), client_port, U32.unpack(value)[0]))
-        return found
+        some = MEMORY.size * _FLOWS_AT_ONCE
+        for at in range(0, MEMORY.size * FLOWS, some):
+            octets = self._flows[at : at + some]
+            if not octets.strip(b"\0"):
+                continue
+            for source, port, number, worker, _ in MEMORY.iter_unpack(octets):
+                if number in services:
+                    found.append(PlaneFlow(services[number], unmapped(source), int.from_bytes(port, "big"), worker))
+            if len(found) >= limit:
+                break
+        return found[:limit]
 
 
 def _replace(held: Map, wanted: Mapping[bytes, bytes], before: set[bytes]) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Sequence
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
 import attrs
 
 from lbarray.scheduler.abi import (
+    FLOW_BITS,
     MARK_ONCE,
     MARK_TWICE,
-    MAX_FLOWS,
     MAX_FRAGMENTS,
     NOBODY,
     PROTOCOLS,
@@ -19,13 +20,14 @@ from lbarray.scheduler.abi import (
     Verdict,
     client_mask,
     mapped,
+    unmapped,
 )
 from lbarray.scheduler.headers import Kind, Packet, Refused, parse
 from lbarray.scheduler.siphash import siphash13
 from lbarray.scheduler.tunnel import encapsulate, find_tunnel, outer_length
-from lbarray.values import Address, HashBy, PlaneService, ServiceId, WorkerTarget
+from lbarray.values import Address, HashBy, PlaneFlow, PlaneService, ServiceId, WorkerTarget
 
-__all__ = ["Decision", "PacketDecision", "hash_client"]
+__all__ = ["Decision", "Memory", "PacketDecision", "hash_client", "numbered", "place_of"]
 
 _TCP = 6
 Key = TypeVar("Key")
@@ -42,6 +44,42 @@ def hash_client(secret: bytes, source: bytes, source_port: bytes, hash_by: HashB
         source, source_port = bytes(octet & bits for octet, bits in zip(source, mask, strict=True)), b""
     short = source[:12] == b"\0" * 10 + b"\xff\xff"
     return siphash13(secret, (source[12:] if short else source) + source_port)
+
+
+def place_of(hashed: int, source: bytes, source_port: bytes, number: int) -> int:
+    """Where in the memory a connection is, as ``bpf/memory.h`` computes it.
+
+    :param hashed: the lower half of its hash; :param source: the client's address, sixteen octets.
+    :param number: of its service.
+    """
+    last, port = int.from_bytes(source[12:], sys.byteorder), int.from_bytes(source_port, sys.byteorder)
+    mixed = hashed + last * 0x9E3779B1 + port * 0x85EBCA6B + number * 0xC2B2AE35
+    return (mixed & 0xFFFFFFFF) >> (32 - FLOW_BITS)
+
+
+def numbered(services: Sequence[PlaneService], before: Mapping[ServiceId, int], last: int) -> dict[ServiceId, int]:
+    """A number for each service: what is remembered of one is not taken for another's that has its place.
+
+    :param before: the numbers of those until now; :param last: the one given last.
+    """
+    numbers = {each.id: before[each.id] for each in services if each.id in before}
+    for each in services:
+        while each.id not in numbers:
+            last = last % 0xFFFF + 1
+            if last not in numbers.values():
+                numbers[each.id] = last
+    return numbers
+
+
+@attrs.frozen
+class Memory:
+    """What is known of a connection: ``worker`` has it, learned when the rows were those of ``epoch``."""
+
+    source: bytes
+    source_port: bytes
+    number: int
+    worker: int
+    epoch: int
 
 
 @attrs.frozen
@@ -65,6 +103,7 @@ class Decision:
 class _Service:
     service: PlaneService
     mask: bytes
+    number: int
 
 
 class PacketDecision:
@@ -101,7 +140,10 @@ class PacketDecision:
         self._workers: dict[int, WorkerTarget] = {}
         self._peers: dict[bytes, int] = {}
         self._rows = ROW.pack(NOBODY, NOBODY, NOBODY, NOBODY) * table_size
-        self._flows: dict[tuple[bytes, bytes, bytes, bytes, int], int] = {}
+        self._epoch = 0
+        self._numbers: dict[ServiceId, int] = {}
+        self._last_number = 0
+        self._flows: dict[int, Memory] = {}
         self._fragments: dict[tuple[bytes, bytes, tuple[bytes, int]], Decision] = {}
 
     # What the plane is told
@@ -113,9 +155,11 @@ class PacketDecision:
 
     def set_services(self, services: Sequence[PlaneService]) -> None:
         """As :meth:`lbarray.interfaces.IForwardingPlane.set_services`."""
+        self._numbers = numbered(services, self._numbers, self._last_number)
+        self._last_number = max([self._last_number, *self._numbers.values()])
         self._services = {
             (mapped(each.id.address), each.id.port.to_bytes(2, "big"), PROTOCOLS[each.id.protocol]): _Service(
-                each, client_mask(each)
+                each, client_mask(each), self._numbers[each.id]
             )
             for each in services
         }
@@ -134,10 +178,18 @@ class PacketDecision:
         if len(rows) != self._table_size * ROW.size:
             raise ValueError(f"{len(rows)} octets for a table of {self._table_size} rows")
         self._rows = rows
+        self._epoch = (self._epoch + 1) & 0xFFFF
 
-    def remembered(self, limit: int) -> list[tuple[tuple[bytes, bytes, bytes, bytes, int], int]]:
-        """((client, VIP, its port, our port, protocol), worker) of connections, at most ``limit`` of them."""
-        return list(itertools.islice(self._flows.items(), limit))
+    def remembered(self, limit: int) -> list[PlaneFlow]:
+        """Connections, at most ``limit`` of them."""
+        services = {number: service for service, number in self._numbers.items()}
+        return [
+            PlaneFlow(
+                services[each.number], unmapped(each.source), int.from_bytes(each.source_port, "big"), each.worker
+            )
+            for each in itertools.islice(self._flows.values(), limit)
+            if each.number in services
+        ]
 
     # What it decides
 
@@ -189,40 +241,61 @@ class PacketDecision:
             return Decision(Verdict.PASSED_INACTIVE)
         value = hash_client(self._secret, packet.source, packet.source_port, service.hash_by, found.mask)
         row = ROW.unpack_from(self._rows, (value >> 32) * self._table_size // 2**32 * ROW.size)
-        if packet.hop:
-            verdict, worker = Verdict.PASSED_DELIVERED, None
-            if row[1] != NOBODY or row[0] != self._self:
-                verdict, worker = self._second_chance(packet, row, verdict, None)
-            return Decision(verdict, worker, service=service.id)
-        return self._schedule(packet, row, service.id)
+        place = place_of(value & 0xFFFFFFFF, packet.source, packet.source_port, found.number)
+        flow = Memory(packet.source, packet.source_port, found.number, self._self, self._epoch)
+        if not packet.hop:
+            return self._schedule(packet, row, service.id, place, flow)
+        verdict, worker = Verdict.PASSED_DELIVERED, None
+        if packet.begins_connection:
+            self._flows[place] = flow
+        elif row[1] != NOBODY or row[0] != self._self:
+            verdict, worker = self._second_chance(packet, row, verdict, None, place, flow)
+        return Decision(verdict, worker, service=service.id)
 
-    def _schedule(self, packet: Packet, row: tuple[int, ...], service: ServiceId) -> Decision:
-        flow = (packet.source, packet.vip, packet.source_port, packet.port, packet.protocol)
+    def _recall(self, place: int, flow: Memory) -> Memory | None:
+        found = self._flows.get(place)
+        if found is None or found.source != flow.source:
+            return None
+        return found if (found.source_port, found.number) == (flow.source_port, flow.number) else None
+
+    def _schedule(self, packet: Packet, row: tuple[int, ...], service: ServiceId, place: int, flow: Memory) -> Decision:
         index, begins, cached = row[0], packet.begins_connection, False
         if begins:
-            _remember(self._flows, flow, index, MAX_FLOWS)
-        elif row[1] != NOBODY and self._flows.get(flow) in self._workers:
-            index, cached = self._flows[flow], True
-            _remember(self._flows, flow, index, MAX_FLOWS)
+            self._flows[place] = attrs.evolve(flow, worker=index)
+        elif row[1] != NOBODY:
+            known = self._recall(place, flow)
+            if known is not None and known.worker in self._workers:
+                index, cached = known.worker, True
         target = self._workers.get(index)
         if target is None:
             return Decision(Verdict.PASSED_NO_WORKER, service=service)
         verdict, worker = Verdict.FORWARDED, index
         if target.local:
-            verdict = Verdict.PASSED_LOCAL
-            if not cached:
-                verdict, chosen = self._second_chance(packet, row, verdict, index)
-                worker = index if chosen is None else chosen
+            verdict, chosen = self._second_chance(packet, row, Verdict.PASSED_LOCAL, index, place, flow)
+            worker = index if chosen is None else chosen
+            cached = cached and verdict is not Verdict.PASSED_ON
         return Decision(verdict, worker, service=service, begins_connection=begins, cached=cached)
 
     def _second_chance(
-        self, packet: Packet, row: tuple[int, ...], deliver: Verdict, worker: int | None
+        self, packet: Packet, row: tuple[int, ...], deliver: Verdict, worker: int | None, place: int, flow: Memory
     ) -> tuple[Verdict, int | None]:
+        """What the kernel said of a connection holds until the rows change, or it begins anew."""
         if packet.protocol != _TCP or packet.begins_connection or packet.hop == 4:
             return deliver, worker
         previous = self._previous_owner(row, packet.hop)
-        if previous is None or self._held(packet):
+        if previous is None:
             return deliver, worker
+        known = self._recall(place, flow)
+        if known is not None and known.epoch == self._epoch:
+            if known.worker == self._self:
+                return deliver, worker
+            if known.worker == previous.index:
+                return Verdict.PASSED_ON, previous.index
+        if self._held(packet):
+            self._flows[place] = flow
+            return deliver, worker
+        if known is None or known.worker != self._self:
+            self._flows[place] = attrs.evolve(flow, worker=previous.index)
         return Verdict.PASSED_ON, previous.index
 
     def _previous_owner(self, row: tuple[int, ...], hop: int) -> WorkerTarget | None:

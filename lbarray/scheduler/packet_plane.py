@@ -22,7 +22,7 @@ from lbarray.kernel.hiding import hide, show_again
 from lbarray.kernel.journal import Journal, Undo
 from lbarray.kernel.links import link
 from lbarray.kernel.sysctls import write_sysctl
-from lbarray.scheduler.abi import PROTOCOLS, Verdict, unmapped
+from lbarray.scheduler.abi import Verdict
 from lbarray.scheduler.decision import Decision, PacketDecision
 from lbarray.values import Address, PlaneCounters, PlaneFlow, PlaneService, ServiceId, Share, WorkerTarget
 
@@ -290,14 +290,4 @@ class PacketPlane:
         )
 
     def flows(self, limit: int) -> Sequence[PlaneFlow]:
-        names = {number: name for name, number in PROTOCOLS.items()}
-        remembered = self._decision.remembered(limit) if self._decision is not None else []
-        return [
-            PlaneFlow(
-                ServiceId(unmapped(vip), int.from_bytes(port, "big"), names[protocol]),
-                unmapped(source),
-                int.from_bytes(source_port, "big"),
-                worker,
-            )
-            for (source, vip, source_port, port, protocol), worker in remembered
-        ]
+        return self._decision.remembered(limit) if self._decision is not None else []

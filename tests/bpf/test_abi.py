@@ -40,7 +40,7 @@ class AbiTests(SynchronousTestCase):
             "front": abi.FRONT,
             "row": abi.ROW,
             "worker": abi.WORKER,
-            "flow": abi.FLOW,
+            "memory": abi.MEMORY,
             "fragment": abi.FRAGMENT,
             "fate": abi.FATE,
             "tally": abi.TALLY,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 from ipaddress import IPv4Address
 
-from lbarray.scheduler.abi import MARK_ONCE, MARK_TWICE, Verdict
-from lbarray.values import Share, WorkerTarget
-from tests.bpf.bench import PEER_B, PEER_C, PEER_D, QUIC, WEB, ProgramTestCase
+from lbarray.scheduler.abi import MARK_ONCE, MARK_TWICE, Verdict, mapped
+from lbarray.scheduler.decision import hash_client, place_of
+from lbarray.values import HashBy, Share, WorkerTarget
+from tests.bpf.bench import PEER_B, PEER_C, PEER_D, QUIC, SECRET, WEB, ProgramTestCase
 from tests.bpf.frames import (
     ACK,
     CLIENT,
@@ -196,6 +197,49 @@ class DecisionTests(ProgramTestCase):
         self.assertIn(True, {decision.cached for decision in decisions.values()})
         self.assertIn(False, {decision.cached for decision in decisions.values()})
         self.assertEqual({self.run_both(web(sport=port, flags=SYN)).worker for port in range(2000, 2200)}, {1, 2})
+
+    def test_remembered_by_service(self) -> None:
+        """What is remembered of a service is not taken for another's that has come in its place, nor one client's for
+        its neighbours' who share its row."""
+        self.members("a", "b", "c")
+        for port in range(2000, 2100):
+            self.run_both(web(sport=port, flags=SYN))
+            self.run_both(web(f"203.0.{port % 200}.7", port, 443, flags=SYN))
+        self.members("b", "c")
+        self.assertIn(True, {self.run_both(web(sport=port)).cached for port in range(2000, 2100)})
+        cached = {self.run_both(web(f"203.0.{port % 200}.7", port, 443)).cached for port in range(2000, 2100)}
+        self.assertEqual(cached, {True, False})
+        for port in range(2000, 2100):
+            self.assertFalse(self.run_both(web(f"203.0.{port % 200}.8", port, 443)).cached)
+        self.set(services=self.services[1:])
+        self.set(services=[*self.services[1:], self.services[0]])
+        self.assertEqual({self.run_both(web(sport=port)).cached for port in range(2000, 2100)}, {False})
+
+    def test_a_place_has_one(self) -> None:
+        """Of two connections with the same place in the memory the later one is remembered."""
+        self.members("a", "b", "c")
+        first, second = self.collision()
+        self.run_both(web(first, flags=SYN))
+        self.run_both(web(second, flags=SYN))
+        self.members("b", "c")
+        self.assertFalse(self.run_both(web(first)).cached)
+        self.members("a", "b", "c")
+        # What came to the rows' former workers is still asked for.
+        self.run_both(web(second))
+        self.assertEqual([str(flow.client) for flow in self.plane.flows(10)], [second])
+
+    def collision(self) -> tuple[str, str]:
+        """Two clients whose connections from the usual port have one place."""
+        seen: dict[int, str] = {}
+        for number in range(1, 1 << 16):
+            client = f"203.0.{number >> 8}.{number & 255}"
+            source = mapped(IPv4Address(client))
+            port = (40000).to_bytes(2, "big")
+            place = place_of(hash_client(SECRET, source, port, HashBy.CONNECTION, b"") & 0xFFFFFFFF, source, port, 1)
+            if place in seen:
+                return seen[place], client
+            seen[place] = client
+        raise AssertionError("no two")
 
     def test_forgets_the_dead(self) -> None:
         """A remembered worker that is not known any more gets nothing."""

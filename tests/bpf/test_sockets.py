@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from lbarray.scheduler.abi import NOBODY, ROW
 from lbarray.values import Address, HashBy, PlaneService, ServiceId, WorkerTarget
 from tests.bpf.bench import PEER_B, TABLE_SIZE, make_plane, own_network
-from tests.bpf.frames import ACK, FIN, RST, ethernet, ipv4, ipv6, tcp
+from tests.bpf.frames import ACK, FIN, RST, SYN, ethernet, ipv4, ipv6, tcp
 
 HERE, CLIENT = ip_address("192.0.2.100"), ip_address("198.51.100.7")
 HERE6, CLIENT6 = ip_address("2001:db8::100"), ip_address("2001:db8:1::7")
@@ -98,9 +98,35 @@ class HeldTests(SynchronousTestCase):
         subprocess.run(["sysctl", "-qw", "net.ipv4.tcp_syncookies=2"], check=True)
         for here, client in ((HERE, CLIENT), (HERE6, CLIENT6)):
             acknowledgement = self.answered_syn(here, client, 3456)
-            self.assertEqual(self.fate(here, client, acknowledgement), DELIVERED)
+            # The rows have changed since this SYN came, so that what is remembered of it is not enough.
+            self.fate(here, client, tcp(3456, flags=SYN, payload=b""))
+            self.plane.apply(ROW.pack(0, 1, NOBODY, NOBODY) * TABLE_SIZE)
             wrong = acknowledgement[:8] + bytes([acknowledgement[8] ^ 0x40]) + acknowledgement[9:]
             self.assertEqual(self.fate(here, client, wrong), PASSED_ON)
+            self.assertEqual(self.fate(here, client, acknowledgement), DELIVERED)
+
+    def test_asked_once(self) -> None:
+        """What the kernel said of a connection holds until the rows change."""
+        end, port = self.connected(HERE, CLIENT)
+        self.assertEqual(self.fate(HERE, CLIENT, tcp(port)), DELIVERED)
+        self.assertEqual(self.fate(HERE, CLIENT, tcp(port ^ 1)), PASSED_ON)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        end.close()
+        self.assertEqual(self.fate(HERE, CLIENT, tcp(port)), DELIVERED)
+        self.plane.apply(ROW.pack(0, 1, NOBODY, NOBODY) * TABLE_SIZE)
+        self.assertEqual(self.fate(HERE, CLIENT, tcp(port)), PASSED_ON)
+
+    def test_begins_anew(self) -> None:
+        """A connection that was passed on is delivered as soon as it begins here: the client uses its port again."""
+        self.assertEqual(self.fate(HERE, CLIENT, tcp(3457)), PASSED_ON)
+        self.assertEqual(self.fate(HERE, CLIENT, tcp(3457, flags=SYN)), DELIVERED)
+        self.assertEqual(self.fate(HERE, CLIENT, tcp(3457)), DELIVERED)
+
+    def test_kernel_is_asked_for_own_rows_only(self) -> None:
+        """Rows that were never another worker's ask nobody, whatever is remembered."""
+        self.assertEqual(self.fate(HERE, CLIENT, tcp(3458)), PASSED_ON)
+        self.plane.apply(ROW.pack(0, NOBODY, NOBODY, NOBODY) * TABLE_SIZE)
+        self.assertEqual(self.fate(HERE, CLIENT, tcp(3458)), DELIVERED)
 
     def answered_syn(self, here: Address, client: Address, port: int) -> bytes:
         """Send a SYN by hand; the acknowledgement that its answer asks for."""
