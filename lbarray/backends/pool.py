@@ -283,10 +283,11 @@ class Pool:
         """It belongs here, now."""
         return self.members.get(member.address.name) is member
 
-    def add(self, member: Member) -> None:
-        """A new member; one of the same name is replaced."""
-        self._prepare(member)
-        self.members[member.address.name] = member
+    def add(self, *members: Member) -> None:
+        """New members; those of the same names are replaced."""
+        for member in members:
+            self._prepare(member)
+            self.members[member.address.name] = member
         self.refresh()
 
     def remove(self, name: str) -> Member:

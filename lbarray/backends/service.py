@@ -69,6 +69,7 @@ class BackendsService(Service):
         self._discoveries = Discoveries(pools=self.pools, add=self._found, remove=self.remove, weigh=self.set_weight)
         self._discoveries.follow(discoveries or {}, running=False)
         self._everywhere = False
+        self._since = float("inf")
         self._listeners: list[Callable[[dict[str, Any]], None]] = []
         self._service = PoolService(
             seconds=reactor.seconds,
@@ -86,6 +87,13 @@ class BackendsService(Service):
 
     def _take(self, pool: Pool) -> None:
         pool.handed = _handed
+
+    def _joins(self, pool: Pool, member: Member) -> None:
+        """A new back end begins as slowly as one that has recovered; not so while all are new, after our own start."""
+        now = self._reactor.seconds()
+        if now - self._since >= pool.limits.slow_start_s:
+            pool.recovers(member, now)
+            pool.refresh()
 
     def reconfigure(
         self,
@@ -108,7 +116,12 @@ class BackendsService(Service):
                 self._take(pool)
                 self.pools[pool.name] = pool
             else:
+                before = set(live.members.values())
                 retired += live.reconfigure(pool)
+                if before:
+                    for member in live.members.values():
+                        if member not in before:
+                            self._joins(live, member)
         names = {pool.name for pool in pools}
         for name in [name for name in self.pools if name not in names]:
             gone = self.pools.pop(name)
@@ -233,6 +246,7 @@ class BackendsService(Service):
 
     def startService(self) -> None:
         super().startService()
+        self._since = self._reactor.seconds()
         self.watcher.start()
         self._discoveries.start()
         self._sharing.start()
@@ -353,6 +367,7 @@ class BackendsService(Service):
                     added = self._make_member(pool.name, name, change["host"], change["port"], change["weight"])
                     added.kept = change["kept"]
                     pool.add(added)
+                    self._joins(pool, added)
                     if member is not None:
                         self.watcher.removed(member)
                     self.watcher.added(pool, added)
@@ -454,6 +469,7 @@ class BackendsService(Service):
         member = self._make_member(pool, name, host, port, weight)
         member.kept = kept
         self.pools[pool].add(member)
+        self._joins(self.pools[pool], member)
         self.watcher.added(self.pools[pool], member)
         self.log.info("back end {backend} is added", backend=str(member.address))
         self._tell({"what": "member", **self._of(self.pools[pool], member)})

@@ -202,7 +202,8 @@ class Pool:
     :ivar queue: requests that may wait for room; 0 refuses at once. ``queue_timeout``: for so long.
     :ivar concurrency: ``adaptive`` finds each back end's limit out by its latency; ``fixed`` keeps to ``max_requests``.
     :ivar retries: other back ends that a request may be tried at. ``retry_percent``: repeats among all requests.
-    :ivar slow_start: a back end that has recovered gets its whole part only after so long.
+    :ivar slow_start: a back end that has recovered, or has come while others served, gets its whole part only after so
+        long.
     :ivar proxy_protocol: 1 or 2: tell back ends who the client is by a PROXY header of this version. Their connections
         then belong to one client and are not kept for others.
     :ivar max_idle: idle connections kept per back end; ``idle_timeout`` closes them.

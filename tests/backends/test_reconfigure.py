@@ -58,6 +58,16 @@ class ReconfigureTests(SynchronousTestCase):
         names = {self.service.assign(HTTP, head(), CLIENT).backend.name for _ in range(4)}
         self.assertEqual(names, {"w2", "w3"})
 
+    def test_newcomers_begin_slowly(self) -> None:
+        """With ``slow_start`` a back end that a reload brings grows into its part; the others keep theirs."""
+        slowly = "pools.web.slow_start = '5s'\n"
+        self.service.startService()
+        self.addCleanup(self.service.stopService)
+        self.clock.advance(60.0)
+        self.become(slowly + text(w1="192.0.2.1:80", w2="192.0.2.2:80", w3="192.0.2.3:80"))
+        shares = {name: member.share for name, member in self.service.pools["web"].members.items()}
+        self.assertEqual(shares, {"w1": 1.0, "w2": 1.0, "w3": 0.1})
+
     def test_weight(self) -> None:
         """A weight changes in place."""
         config = text(w1="192.0.2.1:80", w2="192.0.2.2:80").replace("'192.0.2.1:80'", "'192.0.2.1:80', weight = 3")

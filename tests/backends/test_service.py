@@ -136,6 +136,21 @@ class AssignTests(ServiceCase):
         self.service.saw(pool, one, GOOD)
         self.assertEqual(one.share, 0.1)
 
+    def test_who_joins_begins_slowly(self) -> None:
+        """A back end that is added while others serve grows into its part; not one of the node's own beginning."""
+        self.start('slow_start = "10s"')
+        self.service.startService()
+        self.addCleanup(self.service.stopService)
+        members = self.service.pools["web"].members
+        self.service.add("web", "early", "192.0.2.8", 80)
+        self.clock.advance(10.0)
+        self.service.add("web", "late", "192.0.2.9", 80)
+        self.assertEqual([members[name].share for name in ("w1", "early", "late")], [1.0, 1.0, 0.1])
+        self.service.hear({**self.service.snapshot()[-1], "what": "member", "backend": "told", "host": "192.0.2.10"})
+        self.assertEqual(members["told"].share, 0.1)
+        self.clock.advance(10.0)
+        self.assertEqual(members["late"].share, 1.0)
+
 
 class QueueTests(ServiceCase):
     """Requests that wait."""
