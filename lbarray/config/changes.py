@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -11,14 +10,31 @@ import attrs
 from lbarray.config.model import Config
 from lbarray.config.problems import shown
 
-__all__ = ["LIVE", "Difference", "differences", "needing_restart"]
+__all__ = ["FIXED", "Difference", "differences", "needing_restart"]
 
-#: Sections whose every change a running node takes up; anything else needs a restart of the node.
-LIVE: Final = ("services", "pools", "routes", "cdn", "filters", "worker")
-#: Keys of these sections that need one all the same.
-FIXED: Final = ("worker.processes",)
-#: Keys elsewhere that need none.
-_LIVE_KEYS: Final = re.compile(r"array\.nodes\.[^.]+\.weight")
+#: What a running node does not take up, and why; everything else it does. A key stands for all below it.
+FIXED: Final = {
+    "array.name": "it is part of every signature between the nodes",
+    "array.key_file": "cookies, flows and signatures are made with it",
+    "array.accepted_key_files": "each is read once, at the start",
+    "array.interface": "sockets and the packet program are bound to it",
+    "array.nodes": "the packet program and every node number the workers by it",
+    "array.state_dir": "the journal and the sockets in it are in use",
+    "failover.mode": "VRRP and BGP hold the VIPs in different ways",
+    "failover.unicast": "every node has to change at once",
+    "failover.unicast_min_ttl": "every node has to change at once",
+    "failover.authentication": "every node has to change at once",
+    "failover.detect_duplicates": "its sockets are opened at the start",
+    "bgp": "the routing daemon follows the interface that is there",
+    "membership.port": "every node has to change at once",
+    "scheduler.plane": "changing the packet program loses what it remembers",
+    "scheduler.table_size": "every node has to change at once",
+    "worker.processes": "listening sockets are shared out among them at the start",
+    "console": "whoever reads this does so through it",
+    "process": "privileges are given up at the start",
+}
+#: Of a node, what can change all the same.
+LIVE_OF_NODES: Final = ("priority", "weight")
 
 
 @attrs.frozen
@@ -34,14 +50,19 @@ class Difference:
     after: str
 
     @property
-    def section(self) -> str:
-        """The section of the file that it is in."""
-        return self.key.partition(".")[0].partition("[")[0]
+    def fixed_because(self) -> str:
+        """Why a running node cannot take it up; empty when it can."""
+        section, _, rest = self.key.partition(".")
+        first = rest.partition(".")[0].partition("[")[0]
+        of_a_node = f"{section}.{first}" == "array.nodes" and self.key.count(".") == 3
+        if of_a_node and self.key.rpartition(".")[2] in LIVE_OF_NODES:
+            return ""
+        return FIXED.get(section, "") or FIXED.get(f"{section}.{first}", "")
 
     @property
     def live(self) -> bool:
         """A running node can take it up."""
-        return (self.section in LIVE and self.key not in FIXED) or bool(_LIVE_KEYS.fullmatch(self.key))
+        return not self.fixed_because
 
     def __str__(self) -> str:
         if not self.before:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from twisted.application.service import IServiceCollection
@@ -15,6 +15,7 @@ from twisted.logger import ILogObserver
 from twisted.python.components import Componentized
 from twisted.python.logfile import LogFile
 
+from lbarray.config.model import Config
 from lbarray.daemon.privileges import CAPABILITIES, STANDALONE, become
 from lbarray.daemon.supervisor import Supervisor
 from lbarray.errors import ArrayError, SystemRefused
@@ -38,8 +39,9 @@ class Daemon(NodeService):
     def setServiceParent(self, parent: Any) -> None:
         if self._log_to is not None and isinstance(parent, Componentized):
             out: Any = sys.stdout if self._log_to in ("", "-") else LogFile.fromFullPath(self._log_to)
-            line: Callable[[Any], str] = json_line if self.config.log.format == "json" else text_line
-            parent.setComponent(ILogObserver, LogLines(out, line=line, least=self.config.log.level))
+            lines = LogLines(out, **_log_settings(self.config))
+            parent.setComponent(ILogObserver, lines)
+            self.configuring.subscribe(lambda config: lines.follow(**_log_settings(config)))
         super().setServiceParent(IServiceCollection(parent))
 
     def startService(self) -> None:
@@ -91,6 +93,10 @@ class Daemon(NodeService):
     def _ended(self, result: Any) -> Any:
         self._supervisor.close()
         return result
+
+
+def _log_settings(config: Config) -> dict[str, Any]:
+    return {"line": json_line if config.log.format == "json" else text_line, "least": config.log.level}
 
 
 def summary(status: Mapping[str, Any]) -> str:

@@ -49,7 +49,7 @@ class AddressHolder:
         self._mac = mac
         self._journal = journal
         self._counters = counters
-        self._lifetime_s = math.ceil(4 * interval_s) + 2
+        self._lifetime_s = _lifetime_s(interval_s)
         self.interface = f"lbv{vips[0].version}-{router_id}" if mac else interface
 
     @property
@@ -79,6 +79,21 @@ class AddressHolder:
                 refused.append(str(error))
         return "; ".join(refused)
 
+    def follow(self, vips: tuple[IPv4Interface | IPv6Interface, ...], interval_s: float, *, having: bool) -> str:
+        """Hold these from now on: what is new is taken and what is gone is released, where the others are had.
+
+        :returns: as :meth:`take`.
+        """
+        self._lifetime_s = _lifetime_s(interval_s)
+        before, self._vips = self._held(), vips
+        if not having:
+            return ""
+        wanted = self._held()
+        for vip in before:
+            if vip not in wanted:
+                self._give_up(vip)
+        return self.take()
+
     def renew(self) -> None:
         """Keep the addresses for another lifetime."""
         for vip in self._held():
@@ -91,12 +106,7 @@ class AddressHolder:
     def release(self) -> None:
         """Have the addresses no longer. Idempotent."""
         for vip in self._held():
-            try:
-                self._journal.undo(Undo("address", (self.interface, str(vip))))
-                remove_address(self.interface, vip)
-            except SystemRefused as error:
-                self._counters.add("vip_refused", self.interface)
-                self.log.critical("cannot give up the VIP {vip}: {error}", vip=vip.ip, error=error)
+            self._give_up(vip)
         if self._mac:
             try:
                 self._journal.undo(Undo("macvlan", (self.interface,)))
@@ -105,8 +115,20 @@ class AddressHolder:
                 self._counters.add("vip_refused", self.interface)
                 self.log.critical("cannot give up the virtual MAC address: {error}", error=error)
 
+    def _give_up(self, vip: IPv4Interface | IPv6Interface) -> None:
+        try:
+            self._journal.undo(Undo("address", (self.interface, str(vip))))
+            remove_address(self.interface, vip)
+        except SystemRefused as error:
+            self._counters.add("vip_refused", self.interface)
+            self.log.critical("cannot give up the VIP {vip}: {error}", vip=vip.ip, error=error)
+
     def _held(self) -> tuple[IPv4Interface | IPv6Interface, ...]:
         if not self._mac:
             return self._vips
         # As single addresses: a network on this interface too would be a second route to it.
         return tuple(ip_interface(f"{vip.ip}/{vip.max_prefixlen}") for vip in self._vips)
+
+
+def _lifetime_s(interval_s: float) -> int:
+    return math.ceil(4 * interval_s) + 2

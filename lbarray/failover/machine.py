@@ -159,6 +159,10 @@ class Machine:
         self.deadline = now + self.active_down_interval_s
         return []
 
+    def start_as_owner(self, now: float) -> list[Effect]:
+        """Begin with addresses that this node had as another router's: its own backups need no election either."""
+        return self._become_active(now) if self.state is State.INITIALIZE and not self.suspended else []
+
     def stop(self) -> list[Effect]:
         """End: an Active Router says so with priority 0, so that its successor waits only for the skew."""
         effects: list[Effect] = []
@@ -195,6 +199,17 @@ class Machine:
         if self.state is not State.ACTIVE or self.leaving:
             return []
         self.deadline = now + self.interval_s
+        return [Advertise(self.priority)]
+
+    def follow(self, *, interval_s: float, preempt: bool, preempt_delay_s: float, now: float) -> list[Effect]:
+        """Be configured like this from now on; an Active Router's backups learn a new interval at once."""
+        self.preempt, self.preempt_delay_s = preempt, preempt_delay_s
+        if interval_s == self.interval_s:
+            return []
+        self.interval_s = interval_s
+        if self.state is not State.ACTIVE or self.leaving:
+            return []
+        self.deadline = now + interval_s
         return [Advertise(self.priority)]
 
     def hand_over(self, now: float) -> list[Effect]:

@@ -122,10 +122,17 @@ class RouterOnNode:
 
     # Life
 
-    def start(self) -> None:
-        """Begin; the sockets are open."""
+    @property
+    def owns(self) -> bool:
+        """This node has the addresses."""
+        return self.machine.state is State.ACTIVE
+
+    def start(self, *, owning: bool = False) -> None:
+        """Begin; the sockets are open. ``owning``: this node had all of the addresses until now."""
         self.running = True
-        if self.tracker.fit:
+        if self.tracker.fit and owning:
+            self._perform(self.machine.start_as_owner(self._seconds()))
+        elif self.tracker.fit:
             self._perform(self.machine.start(self._seconds()))
         else:
             self._perform(self.machine.suspend())
@@ -134,10 +141,10 @@ class RouterOnNode:
             apart_s = min(1.0, self.machine.active_down_interval_s / 4)
             self._ask(*(place * apart_s for place in range(3)))
 
-    def stop(self) -> None:
-        """End now: what we have is given up."""
+    def stop(self, *, farewell: bool = True) -> None:
+        """End now: what we have is given up, and the others are told (``farewell``)."""
         self.running = False
-        self._perform(self.machine.stop())
+        self._perform([each for each in self.machine.stop() if farewell or not isinstance(each, Advertise)])
         if self._lingering is not None:
             self._lingering.cancel()
             self._let_go()
@@ -146,6 +153,37 @@ class RouterOnNode:
             if call is not None and call.active():
                 call.cancel()
         self._wake = self._judging = None
+
+    def follow(self, spec: VirtualRouter, node_name: str, refresh_s: float) -> None:
+        """Be what ``spec`` says: the same number and MAC address, perhaps other addresses, priorities, intervals.
+
+        An owner stays owner, unless it is worth less now: only addresses that came or went are touched.
+        """
+        now, before = self._seconds(), self._addresses
+        self.spec = spec
+        self._addresses = tuple(vip.ip for vip in spec.vips)
+        self._names = ", ".join(str(vip) for vip in self._addresses)
+        active = self.machine.state is State.ACTIVE
+        if self._addresses != before and self._watch is not None:
+            own_macs = [self._holder.mac, virtual_mac(spec.version, spec.router_id)]
+            self._watch = DuplicateWatch(addresses=self._addresses, ours=own_macs)
+        if refused := self._holder.follow(spec.vips, spec.interval_s, having=active):
+            self._trying = self._reactor.callLater(0, self._could_not_take, refused)
+        self._refresh_s = refresh_s
+        if self._refreshes.running:
+            self._refreshes.stop()
+            self._refreshes.start(refresh_s, now=False)
+        self.tracker.rebase(spec.priorities[node_name])
+        self._perform(
+            [
+                *self.machine.follow(
+                    interval_s=spec.interval_s, preempt=spec.preempt, preempt_delay_s=spec.preempt_delay_s, now=now
+                ),
+                *self.machine.adjust(self.tracker.priority, now),
+                *([Announce()] if active and self._addresses != before else []),
+            ]
+        )
+        self._changed()
 
     # What operators and the node say
 

@@ -7,7 +7,7 @@ withdraws the routes. Nothing has to be told to the daemon, so it can be any.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,18 @@ class RouteService(Service):
                 loop.stop()
         self.report(Condition("running"), False, "the node is stopping")
         self._journal.undo(Undo("dummy", (self._interface,)))
+
+    def reconfigure(self, vips: Iterable[Address]) -> None:
+        """Announce these from now on: those that are gone are withdrawn, the others stay as they are."""
+        before, self._vips = self._vips, tuple(ip_interface(f"{vip}/{vip.max_prefixlen}") for vip in vips)
+        if not self.active:
+            return
+        for vip in before:
+            if vip not in self._vips:
+                self._try(self._release, vip)
+        self.active = tuple(vip.ip for vip in self._vips)
+        self._renew()
+        self._changed()
 
     def report(self, condition: Condition, good: bool, why: str = "") -> None:
         """Learn that something which must be true of an announcing node is, or ``why`` it is not."""

@@ -69,11 +69,13 @@ class CheckScripts(Service):
     """Runs every script at its interval; no run of one begins before its last one has ended.
 
     :param report: told of each verdict: condition, good or not, and why not.
+    :ivar scripts: by name.
     """
 
     def __init__(
         self, *, reactor: Any, scripts: Mapping[str, Script], report: Callable[[Condition, bool, str], None]
     ) -> None:
+        self.scripts = dict(scripts)
         self._reactor = reactor
         self._report = report
         self._running: dict[str, _Run] = {}

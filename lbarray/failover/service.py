@@ -107,6 +107,8 @@ class FailoverService(Service):
         self._seconds = seconds or reactor.seconds
         self._wall_clock = wall_clock
         self._wires: dict[int, VrrpWire] = {}
+        self._sources: dict[int, Address] = {}
+        self._holding_back = False
         self._readers: list[ClaimReader] = []
         self._frames: socket.socket | None = None
         self._links = LinkWatch(reactor=reactor, interface=interface, changed=self._link_changed)
@@ -135,8 +137,8 @@ class FailoverService(Service):
 
     def _open(self, place: Link) -> None:
         self._restrict()
-        for version in sorted({spec.version for spec in self._specs}):
-            source = self._source(version)
+        for version in sorted({spec.version for spec in self._specs} - self._wires.keys()):
+            source = self._sources[version] = self._source(version)
             raw = vrrp_socket(self._interface, place.index, source)
             assert self._frames is not None
             wire = self._wires[version] = VrrpWire(
@@ -162,9 +164,74 @@ class FailoverService(Service):
                 )
                 self._readers.append(reader)
                 reader.open()
-            for spec in self._specs:
-                if spec.version == version:
-                    self.routers[spec.name] = self._router(spec, source, wire)
+        for spec in self._specs:
+            if spec.name not in self.routers:
+                self.routers[spec.name] = self._router(spec)
+
+    def reconfigure(
+        self,
+        *,
+        routers: Sequence[VirtualRouter],
+        services: Iterable[ServiceId],
+        scripts: Mapping[str, Script],
+        refresh_s: float,
+    ) -> None:
+        """Be these routers from now on. Those that stay keep their owners; an owner of what becomes another router
+        owns that, too, without a new election.
+
+        :raises SystemRefused: a socket or a packet filter is not to be had; what was there goes on.
+        """
+        before, refreshed_s = (self._specs, self._services), self._refresh_s
+        self._specs, self._services, self._refresh_s = tuple(routers), tuple(services), refresh_s
+        if not self.running:
+            self._follow_scripts(scripts)
+            return
+        wanted = {spec.name: spec for spec in routers}
+        stays = {name for name, router in self.routers.items() if _same_router(router.spec, wanted.get(name))}
+        gone = {name: self.routers.pop(name) for name in list(self.routers) if name not in stays}
+        known = set(self.routers)
+        try:
+            self._open(link(self._interface))
+        except SystemRefused:
+            for name in self.routers.keys() - known:
+                del self.routers[name]
+            self.routers.update(gone)
+            self._specs, self._services = before
+            self._refresh_s = refreshed_s
+            raise
+        self._holding_back = True
+        had = {vip.ip for router in gone.values() if router.owns for vip in router.spec.vips}
+        moved = {vip.ip for spec in routers for vip in spec.vips}
+        for router in gone.values():
+            # Others would take over what only has another number: they will hear of it in their own files.
+            router.stop(farewell=moved.isdisjoint(vip.ip for vip in router.spec.vips))
+        for name, router in self.routers.items():
+            if name in known:
+                if router.spec != wanted[name] or refresh_s != refreshed_s:
+                    router.follow(wanted[name], self._node_name, refresh_s)
+                continue
+            for condition, (good, why) in self._reported.items():
+                router.report(condition, good, why)
+            router.start(owning=had.issuperset(vip.ip for vip in wanted[name].vips if not vip.ip.is_link_local))
+        self._holding_back = False
+        self._follow_scripts(scripts)
+        self._changed()
+
+    def _follow_scripts(self, scripts: Mapping[str, Script]) -> None:
+        if scripts == self._scripts.scripts:
+            return
+        running = bool(self._scripts.running)
+        if running:
+            self._scripts.stopService()
+        for name, script in self._scripts.scripts.items():
+            if scripts.get(name) != script:
+                condition = Condition(f"script {name}", script.weight)
+                if not self._reported.pop(condition, (True, ""))[0]:
+                    for router in self.routers.values():
+                        router.report(condition, True)
+        self._scripts = CheckScripts(reactor=self._reactor, scripts=scripts, report=self.report)
+        if running:
+            self._scripts.startService()
 
     def _source(self, version: int) -> Address:
         """Where our advertisements of one family come from: for IPv6 a link-local address (RFC 9568 §5.1.2.1)."""
@@ -197,20 +264,24 @@ class FailoverService(Service):
 
     def _restrict(self) -> None:
         """Drop what no service wants, for the routers that do not accept everything (RFC 9568 §6.1, Accept_Mode)."""
+        undo = Undo("firewall", (FIREWALL_TABLE,))
         closed = {vip.ip for spec in self._specs if not spec.accept for vip in spec.vips if not vip.ip.is_link_local}
         if closed:
-            self._journal.record(Undo("firewall", (FIREWALL_TABLE,)))
+            self._journal.record(undo)
             accept_only(
                 FIREWALL_TABLE, sorted(closed, key=str), [each for each in self._services if each.address in closed]
             )
+        elif undo in self._journal.pending():
+            self._open_firewall(undo)
 
-    def _router(self, spec: VirtualRouter, source: Address, wire: VrrpWire) -> RouterOnNode:
+    def _router(self, spec: VirtualRouter) -> RouterOnNode:
         assert self._frames is not None
+        wire = self._wires[spec.version]
         return RouterOnNode(
             reactor=self._reactor,
             spec=spec,
             node_name=self._node_name,
-            source=source,
+            source=self._sources[spec.version],
             holder=AddressHolder(
                 interface=self._interface,
                 vips=spec.vips,
@@ -261,8 +332,11 @@ class FailoverService(Service):
             self._frames.close()
         undo = Undo("firewall", (FIREWALL_TABLE,))
         if undo in self._journal.pending():
-            remove_table(FIREWALL_TABLE)
-            self._journal.undo(undo)
+            self._open_firewall(undo)
+
+    def _open_firewall(self, undo: Undo) -> None:
+        remove_table(FIREWALL_TABLE)
+        self._journal.undo(undo)
 
     # What operators and the node say
 
@@ -325,6 +399,8 @@ class FailoverService(Service):
             self.report(CARRIER, now.carrier, f"{self._interface} has no carrier (ip link show {self._interface})")
 
     def _changed(self) -> None:
+        if self._holding_back:  # several changes that are one
+            return
         owned = frozenset(vip.ip for router in self.routers.values() if router.forwards for vip in router.spec.vips)
         if (owned, self.active) != (self.owned, self._said_active):
             self.owned, self._said_active = owned, self.active
@@ -334,3 +410,12 @@ class FailoverService(Service):
             stopped, self._stopped = self._stopped, None
             self._close()
             stopped.callback(None)
+
+
+def _same_router(old: VirtualRouter, new: VirtualRouter | None) -> bool:
+    """It goes on as the same one: number, family and MAC address are what others know it by."""
+    return new is not None and (old.version, old.router_id, old.virtual_mac) == (
+        new.version,
+        new.router_id,
+        new.virtual_mac,
+    )

@@ -29,6 +29,10 @@ class Tracker:
         self._base = base
         self._failing: dict[Condition, str] = {}
 
+    def rebase(self, base: int) -> None:
+        """The configured priority is another now."""
+        self._base = base
+
     def report(self, condition: Condition, good: bool, why: str = "") -> bool:
         """Learn that a condition holds, or ``why`` it does not; true when that is news."""
         if good:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 
 from pyroute2 import IPRoute
@@ -16,7 +16,7 @@ from lbarray.kernel.links import link
 from lbarray.kernel.sysctls import write_sysctl
 from lbarray.values import Address
 
-__all__ = ["add_address", "addresses_of", "hold_on_loopback", "remove_address", "undoers"]
+__all__ = ["add_address", "addresses_of", "hold_on_loopback", "let_go_on_loopback", "remove_address", "undoers"]
 
 _ROOT_ADVICE = "run the node as root (CAP_NET_ADMIN)"
 
@@ -118,6 +118,18 @@ def hold_on_loopback(vips: Iterable[Address], interface: str, journal: Journal) 
         host = ip_interface(f"{vip}/{vip.max_prefixlen}")
         journal.record(Undo("address", ("lo", str(host))))
         add_address("lo", host)
+
+
+def let_go_on_loopback(wanted: Collection[Address], journal: Journal) -> None:
+    """Take from ``lo`` what :func:`hold_on_loopback` put there, but for ``wanted``.
+
+    :raises SystemRefused: the kernel would not.
+    """
+    for undo in [undo for undo in journal.pending() if undo.kind == "address" and undo.arguments[0] == "lo"]:
+        host = ip_interface(undo.arguments[1])
+        if host.ip not in wanted:
+            remove_address("lo", host)
+            journal.undo(undo)
 
 
 def undoers() -> dict[str, Callable[..., None]]:

@@ -147,6 +147,14 @@ class MembershipService(Service):
         listening, self._listening = self._listening, None
         return listening.stopListening()
 
+    def reconfigure(self, *, interval_s: float, lost_after: int) -> None:
+        """Beat like this, and wait for so many intervals of silence. The other nodes should do the same soon."""
+        self._interval_s = interval_s
+        self.table.lost_after_s = interval_s * lost_after
+        if self._loop.running:
+            self._loop.stop()
+            self._loop.start(interval_s)
+
     def members(self) -> list[NodeReport]:
         """Everybody who is in, this node as it is now."""
         own = self._report()

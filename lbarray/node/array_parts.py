@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import attrs
-
 from lbarray.config.model import Config
 from lbarray.config.routers import virtual_routers
 from lbarray.errors import SystemRefused
@@ -42,6 +40,8 @@ __all__ = [
     "make_prober",
     "make_routes",
     "make_scheduler",
+    "probing",
+    "sharing_of_load",
 ]
 
 
@@ -86,21 +86,28 @@ def make_feedback(
     counters: Counters,
 ) -> FeedbackService:
     """The share that this node takes of its weight, by its load."""
-    ports = {service.port for service in config.services.values()}
+    sharing = sharing_of_load(config)
+    ports = sharing.pop("ports")
     return FeedbackService(
         clock=reactor,
-        share=Share(
-            name=node_name,
-            weights=weights,
-            feedback=config.scheduler.feedback,
-            slow_start_s=config.scheduler.slow_start,
-        ),
+        share=Share(name=node_name, weights=weights, **sharing),
         members=members,
-        measure=lambda: attrs.evolve(measure(), accept_queue=accept_queue(ports)),
+        measure=measure,
+        queued=accept_queue,
+        ports=ports,
         taking=taking,
         changed=changed,
         counters=counters,
     )
+
+
+def sharing_of_load(config: Config) -> dict[str, Any]:
+    """What of a configuration the shares follow: at the start, and by ``reconfigure`` while they run."""
+    return {
+        "feedback": config.scheduler.feedback,
+        "slow_start_s": config.scheduler.slow_start,
+        "ports": {service.port for service in config.services.values()},
+    }
 
 
 def make_scheduler(
@@ -159,7 +166,7 @@ def make_history(
 def make_prober(
     *,
     reactor: Any,
-    config: Config,
+    config: Callable[[], Config],
     node_name: str,
     scheduler: SchedulerService,
     members: MembershipService,
@@ -167,29 +174,37 @@ def make_prober(
     counters: Counters,
 ) -> ProbeService:
     """Probes of the other workers while this node is scheduler."""
-    own = config.array.nodes[node_name]
+    own = config().array.nodes[node_name]
+    interface = config().interface_of(own)
     return ProbeService(
         clock=reactor,
         node_name=node_name,
-        addresses=lambda: _own_addresses(config, node_name),
+        addresses=lambda: _own_addresses(config(), node_name),
         members=members,
-        services=[config.service_id(name) for name in config.services],
+        **probing(config()),
         target_for=scheduler.target_for,
-        interval_s=config.scheduler.probe_interval,
-        fall=config.scheduler.probe_fall,
-        rise=config.scheduler.probe_rise,
         # Those that have rows were proved by whoever was scheduler before.
         assumed=lambda: {worker.name for worker in scheduler.table.workers},
         changed=changed,
         open_wire=lambda addresses, heard: ProbeWire(
             reactor=reactor,
-            interface=config.interface_of(own),
+            interface=interface,
             addresses=addresses,
             tunnels_from=own.address,
             heard=heard,
         ),
         counters=counters,
     )
+
+
+def probing(config: Config) -> dict[str, Any]:
+    """What of a configuration the probes follow: at the start, and by ``reconfigure`` while they run."""
+    return {
+        "services": [config.service_id(name) for name in config.services],
+        "interval_s": config.scheduler.probe_interval,
+        "fall": config.scheduler.probe_fall,
+        "rise": config.scheduler.probe_rise,
+    }
 
 
 def _own_addresses(config: Config, node_name: str) -> dict[int, Address]:
@@ -206,11 +221,16 @@ def _own_addresses(config: Config, node_name: str) -> dict[int, Address]:
 
 
 def make_direct_return(
-    *, reactor: Any, config: Config, node_name: str, journal: Journal, changed: Callable[[], None], counters: Counters
+    *,
+    reactor: Any,
+    config: Callable[[], Config],
+    node_name: str,
+    journal: Journal,
+    changed: Callable[[], None],
+    counters: Counters,
 ) -> DirectReturnService:
-    """Keeps this machine as a worker has to be."""
-    interface = config.interface_of(config.array.nodes[node_name])
-    vips = [vip.ip for vip in config.array.vips]
+    """Keeps this machine as a worker has to be. ``config`` is asked each time."""
+    interface = config().interface_of(config().array.nodes[node_name])
 
     def write(name: str, value: str) -> None:
         before = write_sysctl(name, value)
@@ -218,7 +238,10 @@ def make_direct_return(
             journal.record(Undo("sysctl", (name, before)))
 
     return DirectReturnService(
-        clock=reactor, look=lambda: faults(vips, interface, write=write), changed=changed, counters=counters
+        clock=reactor,
+        look=lambda: faults([vip.ip for vip in config().array.vips], interface, write=write),
+        changed=changed,
+        counters=counters,
     )
 
 

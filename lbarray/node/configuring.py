@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from collections.abc import Callable
 
 from twisted.logger import Logger
 
@@ -11,10 +12,11 @@ from lbarray.config.load import ConfigFile, load_file
 from lbarray.config.model import Config
 from lbarray.console.actions import Refused
 from lbarray.errors import ArrayError, SystemRefused
+from lbarray.node.array_changes import follow_array, gone_vips, hold_new_vips, let_go_of_vips
 from lbarray.node.backend_parts import backends_settings
 from lbarray.node.process_parts import process_settings
 from lbarray.node.rewriting import rewriting_settings
-from lbarray.node.worker_parts import worker_settings
+from lbarray.node.worker_parts import make_access_log, worker_settings
 from lbarray.values import PlaneService
 from lbarray.worker.processes.parent import WorkerProcesses
 
@@ -30,7 +32,7 @@ class NeedsRestart(Refused):
     reason = "needs_restart"
 
     def __init__(self, found: list[Difference]) -> None:
-        listed = "; ".join(str(difference) for difference in found[:10])
+        listed = "; ".join(f"{difference} ({difference.fixed_because})" for difference in found[:10])
         more = f"; and {len(found) - 10} more" if len(found) > 10 else ""
         super().__init__(
             f"nothing was changed: a running node cannot take up {listed}{more}. "
@@ -51,6 +53,7 @@ class Configuring:
         self._node = node
         self._since = node.reactor.seconds()
         self._refused = ""
+        self._listeners: list[Callable[[Config], None]] = []
 
     @property
     def version(self) -> str:
@@ -65,6 +68,10 @@ class Configuring:
             "since_s": round(self._node.reactor.seconds() - self._since, 1),
             "refused": self._refused,
         }
+
+    def subscribe(self, taken_up: Callable[[Config], None]) -> None:
+        """Call ``taken_up`` with each configuration that the node has begun to run by."""
+        self._listeners.append(taken_up)
 
     def reload(self) -> list[Difference]:
         """Take up what the file says now. What differs is returned.
@@ -96,6 +103,8 @@ class Configuring:
             self._apply(new.config, old)
             raise
         self._node.config = new.config
+        for taken_up in self._listeners:
+            taken_up(new.config)
         self.file = new
         if self._node.weighing is not None:
             self._node.weighing.forget()
@@ -108,6 +117,7 @@ class Configuring:
     def _apply(self, old: Config, new: Config) -> None:
         """Room by room, in one turn of the reactor: no client meets half of it."""
         node = self._node
+        hold_new_vips(node, old, new)
         if node.backends is not None and node.worker is not None and node.rewriting is not None:
             if (new.cdn, new.filters) != (old.cdn, old.filters):
                 node.rewriting.reconfigure(**rewriting_settings(config=new, counters=node.counters))
@@ -120,20 +130,22 @@ class Configuring:
                 node.worker.reconfigure(
                     **worker_settings(config=new, node_name=node.node_name, rewriting=node.rewriting)
                 )
+                if new.access_log != old.access_log:
+                    log = make_access_log(config=new, node_name=node.node_name, counters=node.counters)
+                    node.worker.use_access_log(log)
             node.backends.reconfigure(
                 **backends_settings(reactor=node.reactor, config=new, secret=node.secret),
             )
         if node.acceptance is not None:
             node.acceptance.targets = tuple(node.places(new))
-        if node.prober is not None:
-            node.prober.reconfigure([new.service_id(name) for name in new.services])
         if node.scheduler is not None:
             wanted = plane_services(new)
             gone = [service for service in plane_services(old) if service.id not in {each.id for each in wanted}]
             # Their last clients still need their packets: without the service, our own stack would answer with resets.
             node.scheduler.reconfigure([*wanted, *gone])
-            if gone:
+            if gone or gone_vips(old, new):
                 node.reactor.callLater(new.worker.stop_grace, self._forget)
+        follow_array(node, old, new)
 
     def _forget(self) -> None:
         """The last clients of services that are gone have had their time."""
@@ -141,6 +153,7 @@ class Configuring:
         if node.scheduler is not None and node.running:
             try:
                 node.scheduler.reconfigure(plane_services(node.config))
+                let_go_of_vips(node)
             except SystemRefused as error:
                 self.log.error("{error}", error=error)
 

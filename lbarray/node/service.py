@@ -117,7 +117,7 @@ class NodeService(MultiService):
         self.weighing: Weighing | None = None
         self.history: HistoryService | None = None
         self.rewriting: RewriteService | None = None
-        self._journal: Journal | None = None
+        self.journal: Journal | None = None
         self.configuring = Configuring(self, file)
         self._build()
 
@@ -135,8 +135,8 @@ class NodeService(MultiService):
             self.worker = self._make_worker(self.backends, self.rewriting)
             parts += [self.backends, self.rewriting, self.worker]
         if not config.standalone:
-            self._journal = journal_of(config, self.node_name)
-            self._build_array(self._journal)
+            self.journal = journal_of(config, self.node_name)
+            self._build_array(self.journal)
         self.pushing = Pushing(self)
         self.drainage = Draining(self)
         parts.append(self.drainage)
@@ -177,7 +177,7 @@ class NodeService(MultiService):
             self._parts.append(self.acceptance)
             self.direct_return = make_direct_return(
                 reactor=self.reactor,
-                config=config,
+                config=lambda: self.config,
                 node_name=self.node_name,
                 journal=journal,
                 changed=self._tell,
@@ -232,7 +232,7 @@ class NodeService(MultiService):
         if Role.SCHEDULER in self._roles:
             self.prober = make_prober(
                 reactor=self.reactor,
-                config=config,
+                config=lambda: self.config,
                 node_name=self.node_name,
                 scheduler=self.scheduler,
                 members=self.membership,
@@ -264,7 +264,7 @@ class NodeService(MultiService):
             members=membership,
             journal=journal,
             counters=self.counters,
-            owned=self._own,
+            owned=self.own,
         )
         self.handovers = Handovers(
             clock=self.reactor,
@@ -286,7 +286,8 @@ class NodeService(MultiService):
         return virtual_routers(self.config.array, self.config.failover)
 
     @property
-    def _interface(self) -> str:
+    def interface(self) -> str:
+        """Where this node meets the array."""
         return self.config.interface_of(self.config.array.nodes[self.node_name])
 
     def uptime_s(self) -> float:
@@ -296,7 +297,7 @@ class NodeService(MultiService):
 
     # What the parts tell each other
 
-    def _own(self, vips: frozenset[Address]) -> None:
+    def own(self, vips: frozenset[Address]) -> None:
         """For these VIPs this node is the scheduler now."""
         # While it stops, it goes on forwarding what neighbours still send here.
         if self.scheduler is not None and not (self._stopping and not vips >= self.scheduler.owned):
@@ -324,8 +325,14 @@ class NodeService(MultiService):
 
     def _members_changed(self, members: Sequence[NodeReport]) -> None:
         """An array without a worker that accepts is better led by a node that knows of one."""
+        self.judge_workers(self.config.failover.no_worker_weight, members)
+
+    def judge_workers(self, weight: int, members: Sequence[NodeReport] | None = None) -> None:
+        """Whether any worker accepts bears on this node's priority, by so much."""
+        if members is None:
+            members = self.membership.members() if self.membership is not None else ()
         able = any(report.accepting and not report.draining for report in members)
-        condition = Condition("workers", self.config.failover.no_worker_weight)
+        condition = Condition("workers", weight)
         for part in (self.failover, self.routes):
             if part is not None:
                 part.report(condition, able, "no worker of the array accepts connections, as far as this node knows")
@@ -404,22 +411,22 @@ class NodeService(MultiService):
 
     def _prepare(self) -> None:
         """What must be true of the machine before any part starts."""
-        if self._journal is None:
+        if self.journal is None:
             return
-        self._journal.lock()
-        for undone in self._journal.undo_all():
+        self.journal.lock()
+        for undone in self.journal.undo_all():
             self.log.info("undone, left by a node that was killed: {undone}", undone=str(undone))
-        place = link(self._interface)
+        place = link(self.interface)
         self._mac = place.mac
         own = self.config.array.nodes[self.node_name]
-        if own.address not in addresses_of(self._interface):
+        if own.address not in addresses_of(self.interface):
             raise SystemRefused(
                 f"run as node {self.node_name}",
-                detail=f"the interface {self._interface} does not have its address {own.address}",
-                advice=f"compare array.nodes.{self.node_name} with: ip addr show {self._interface} (is --node right?)",
+                detail=f"the interface {self.interface} does not have its address {own.address}",
+                advice=f"compare array.nodes.{self.node_name} with: ip addr show {self.interface} (is --node right?)",
             )
         if self.worker is not None:
-            hold_on_loopback([vip.ip for vip in self.config.array.vips], self._interface, self._journal)
+            hold_on_loopback([vip.ip for vip in self.config.array.vips], self.interface, self.journal)
 
     def startService(self) -> None:
         started: list[Service] = []
@@ -440,7 +447,7 @@ class NodeService(MultiService):
             raise SystemExit(1) from None
         self.running = 1
         if self.routes is not None:
-            self._own(frozenset(vip.ip for vip in self.config.array.vips))
+            self.own(frozenset(vip.ip for vip in self.config.array.vips))
         self.log.info("node {name} of array {array} runs", name=self.node_name, array=self.config.array.name)
 
     def _refuse(self, error: SystemRefused) -> None:
@@ -481,9 +488,9 @@ class NodeService(MultiService):
         self.log.failure("a part of the node did not stop in order", failure)
 
     def _undo(self) -> None:
-        if self._journal is not None:
+        if self.journal is not None:
             try:
-                self._journal.undo_all()
+                self.journal.undo_all()
             except SystemRefused as error:
                 self.log.critical("{error}; lbarray cleanup tries again", error=error)
 

@@ -25,7 +25,7 @@ from lbarray.worker.tls.certificates import CertificateFiles
 from lbarray.worker.tls.contexts import ClientCertificates
 from lbarray.worker.tls.settings import TlsSettings
 
-__all__ = ["listener_specs", "make_rewriting", "make_worker", "worker_settings"]
+__all__ = ["listener_specs", "make_access_log", "make_rewriting", "make_worker", "worker_settings"]
 
 
 def make_rewriting(*, reactor: Any, config: Config, counters: Counters) -> RewriteService:

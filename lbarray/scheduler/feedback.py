@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
+import attrs
 from twisted.application.service import Service
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -25,6 +26,7 @@ class FeedbackService(Service):
 
     :param measure: the load since it was last called.
     :param members: an :class:`lbarray.interfaces.IMembershipSource`.
+    :param queued: clients that wait to be accepted at these ports; :param ports: ours.
     :param taking: does this node take new clients?
     :param changed: our share is another now.
     :ivar load: as last measured.
@@ -39,6 +41,8 @@ class FeedbackService(Service):
         share: Share,
         members: Any,
         measure: Callable[[], Load],
+        queued: Callable[[Collection[int]], int] = lambda ports: 0,
+        ports: Collection[int] = (),
         taking: Callable[[], bool],
         changed: Callable[[], None],
         counters: Counters,
@@ -48,6 +52,8 @@ class FeedbackService(Service):
         self._share = share
         self._members = members
         self._measure = measure
+        self._queued = queued
+        self._ports = frozenset(ports)
         self._taking = taking
         self._changed = changed
         self._counters = counters
@@ -70,6 +76,11 @@ class FeedbackService(Service):
         if self._loop.running:
             self._loop.stop()
 
+    def reconfigure(self, *, feedback: bool, slow_start_s: float, ports: Collection[int]) -> None:
+        """Steer like this from the next measurement on."""
+        self._ports = frozenset(ports)
+        self._share.follow(feedback=feedback, slow_start_s=slow_start_s)
+
     def look(self) -> None:
         """Whether we take clients may have changed: a slow start begins before anybody hears of it."""
         taking = self._taking()
@@ -79,7 +90,7 @@ class FeedbackService(Service):
 
     def _tick(self) -> None:
         try:
-            self.load = self._measure()
+            self.load = attrs.evolve(self._measure(), accept_queue=self._queued(self._ports))
         except SystemRefused as error:
             self._counters.add("load_unknown")
             if not self._complained:

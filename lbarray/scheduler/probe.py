@@ -150,6 +150,10 @@ class PathTable:
         self._rise = rise
         self._paths: dict[tuple[str, ServiceId], _Path] = {}
 
+    def judge(self, *, fall: int, rise: int) -> None:
+        """From now on it takes so many."""
+        self._fall, self._rise = fall, rise
+
     def watch(
         self, workers: Mapping[str, int], services: Iterable[ServiceId], assumed: Collection[str] = ()
     ) -> list[tuple[str, ServiceId]]:

@@ -183,6 +183,7 @@ class ProbeService(Service):
         self._counters = counters
         self._wire: Any = None
         self._active = False
+        self._wanted = False
         self._round = 0
         self._pending: dict[int, _Pending] = {}
         self._workers: dict[str, NodeReport] = {}
@@ -205,9 +206,17 @@ class ProbeService(Service):
             return None
         return self._table.able() | {self._node_name}
 
-    def reconfigure(self, services: Sequence[ServiceId]) -> None:
-        """Probe these services from now on. New ones are proved where the worker was."""
+    def reconfigure(self, *, services: Sequence[ServiceId], interval_s: float, fall: int, rise: int) -> None:
+        """Probe these services, like this, from now on. New ones are proved where the worker was."""
         proved = set(self.able or ())
+        begins = not self._services or interval_s != self._interval_s
+        self._table.judge(fall=fall, rise=rise)
+        if begins or not services:
+            wanted = self._wanted
+            self.set_active(False)
+            self._services, self._interval_s = tuple(services), interval_s
+            self.set_active(wanted)
+            return
         self._services = tuple(services)
         if self._wire is not None:
             self._watch(assumed=proved)
@@ -218,6 +227,7 @@ class ProbeService(Service):
 
     def set_active(self, active: bool) -> None:
         """This node is scheduler, or no longer is."""
+        self._wanted = active
         if active == self._active or not self._interval_s or not self._services:
             return
         self._active = active

@@ -81,6 +81,15 @@ class Share:
         self._excess = _Smoothed()
         self._ever = False
 
+    def follow(self, *, feedback: bool, slow_start_s: float) -> None:
+        """Be computed like this from the next step on; without feedback the whole weight is taken again."""
+        self._slow_start_s = slow_start_s
+        if feedback != self._feedback:
+            self._feedback = feedback
+            self._factor = 1.0
+        if not slow_start_s:
+            self._began = None
+
     def begin(self, members: Sequence[NodeReport], now: float) -> None:
         """New clients come from now on: the node has started, or its draining was ended."""
         self._factor = 1.0

@@ -71,6 +71,11 @@ class LogLines:
         self._least = LogLevel.levelWithName(least)
         self._journal = "JOURNAL_STREAM" in os.environ if journal is None else journal
 
+    def follow(self, *, line: Callable[[Any], str], least: str) -> None:
+        """Look like this from now on."""
+        self._line = line
+        self._least = LogLevel.levelWithName(least)
+
     def __call__(self, event: Any) -> None:
         level = event.get("log_level", LogLevel.info)
         if level < (self._least if room_of(event) else max(self._least, LogLevel.warn)):

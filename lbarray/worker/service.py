@@ -200,6 +200,19 @@ class WorkerService(Service):
         old = self._listeners[spec.name].spec
         return (old.service_id, old.tls is None, _speaks(old)) == (spec.service_id, spec.tls is None, _speaks(spec))
 
+    def use_access_log(self, log: AccessLog | None) -> None:
+        """Write to this one from now on; the one before is closed.
+
+        :raises SystemRefused: it cannot be opened; the one before goes on.
+        """
+        if log is not None and self.running:
+            log.start()
+        before, self._access_log = self._access_log, log
+        for listener in self._all():
+            listener.factory.access_log = log
+        if before is not None:
+            before.stop()
+
     def reopen_logs(self) -> None:
         """The access log was renamed: write to a new file of its name."""
         if self._access_log is not None:

@@ -58,21 +58,55 @@ class DifferenceTests(SynchronousTestCase):
         self.assertEqual(said(new), ["pools.web.backends: w1, w2 becomes w2, w1"])
 
     def test_restart(self) -> None:
-        """What makes machines an array cannot change in a running node; what serves clients can."""
+        """What names the machines of an array cannot change in a running node, and it is said why."""
         new = TEXT.replace("8080", "8081") + "[membership]\nport = 4781\n"
         found = differences(parse(TEXT), parse(new))
         self.assertEqual([difference.key for difference in found], ["membership.port", "services.http.port"])
         self.assertEqual([difference.key for difference in needing_restart(found)], ["membership.port"])
+        self.assertIn("every node", needing_restart(found)[0].fixed_because)
 
-    def test_weights_of_nodes(self) -> None:
-        """A node's weight can change in a running array, unlike anything else of it."""
-        array = TEXT + (
-            '[array]\nname = "one"\nkey_file = "key"\ninterface = "eth0"\nvips = ["192.0.2.9/24"]\n'
-            '[array.nodes.a]\naddress = "192.0.2.1"\n[array.nodes.b]\naddress = "192.0.2.2"\n'
+    def test_live(self) -> None:
+        """Priorities, weights, VIPs, routers, intervals, scripts, shares, logs: a running node takes them up."""
+        array = """
+[array]
+key_file = "k"
+vips = ["192.0.2.100/24"]
+[array.nodes.a]
+address = "192.0.2.1"
+[services.http]
+vip = "192.0.2.100"
+port = 80
+[pools.web.backends]
+w1 = { address = "127.0.0.1:8001" }
+"""
+        new = (
+            array.replace('"192.0.2.1"', '"192.0.2.1"\npriority = 7\nweight = 3').replace(
+                'vips = ["192.0.2.100/24"]', 'vips = ["192.0.2.100/24", "192.0.2.101/24"]'
+            )
+            + """
+[failover]
+interval = 0.5
+preempt = false
+no_worker_weight = 10
+[failover.routers.second]
+vips = ["192.0.2.101"]
+virtual_router_id = 52
+[failover.scripts.ping]
+command = ["/bin/true"]
+[membership]
+interval = 0.25
+[scheduler]
+feedback = false
+slow_start = 0
+probe_interval = 2
+[log]
+level = "debug"
+[access_log]
+format = "json"
+"""
         )
-        old = array.replace('[services.http]\naddress = "127.0.0.1"', '[services.http]\nvip = "192.0.2.9"')
-        found = differences(parse(old), parse(old + "weight = 50\n"))
-        self.assertEqual([str(difference) for difference in found], ["array.nodes.b.weight: 100 becomes 50"])
+        found = differences(parse(array), parse(new))
+        self.assertEqual(len(found), 14)
         self.assertEqual(needing_restart(found), [])
-        moved = differences(parse(old), parse(old.replace("192.0.2.2", "192.0.2.3")))
-        self.assertEqual(needing_restart(moved), moved)
+        moved = differences(parse(array), parse(array.replace('192.0.2.1"', '192.0.2.2"')))
+        self.assertEqual([difference.key for difference in needing_restart(moved)], ["array.nodes.a.address"])

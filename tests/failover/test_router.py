@@ -41,6 +41,7 @@ class Holder:
 
     def __init__(self) -> None:
         self.held = False
+        self.followed: tuple[Any, ...] = ()
         self.refuses = ""
         self.renewed = 0
 
@@ -50,6 +51,10 @@ class Holder:
 
     def renew(self) -> None:
         self.renewed += 1
+
+    def follow(self, vips: tuple[Any, ...], interval_s: float, *, having: bool) -> str:
+        self.followed = (vips, interval_s, having)
+        return self.refuses
 
     def release(self) -> None:
         self.held = False
@@ -317,3 +322,65 @@ class DuplicateTests(RouterCase):
         self.hear(250)
         self.clock.advance(2.0)
         self.assertEqual((len(self.frames), self.counters.total("vip_conflicts")), (said, 0))
+
+
+class FollowTests(RouterCase):
+    """Another configuration for the same router, while it runs."""
+
+    def follow(self, **changes: Any) -> None:
+        self.it.follow(attrs.evolve(self.it.spec, **changes), "a", 60.0)
+
+    def test_more_addresses(self) -> None:
+        """The owner takes what is new, says so at once, and stays owner: no election, nothing released."""
+        self.own()
+        self.sent.clear()
+        self.frames.clear()
+        added = IPv4Interface("192.0.2.101/24")
+        self.follow(vips=(VIP, added))
+        self.assertEqual(self.holder.followed, ((VIP, added), 1.0, True))
+        self.assertTrue(self.it.owns)
+        self.assertEqual(self.it.transitions, 1)
+        claims = [claim.address for claim in map(claim_in, self.frames) if claim is not None]
+        self.assertIn(added.ip, claims)
+        self.assertTrue(self.it.has(added.ip))
+        self.assertNotIn(0, self.priorities())
+
+    def test_less_worth(self) -> None:
+        """A new priority is advertised at once, so that a better node takes over without waiting for a timer."""
+        self.own()
+        self.sent.clear()
+        self.follow(priorities={"a": 90})
+        self.assertEqual(self.priorities(), [90])
+        self.hear(150)
+        self.assertFalse(self.it.owns)
+
+    def test_conditions_stay(self) -> None:
+        """What lowers the priority lowers the new one as well."""
+        self.it.report(Condition("x", 20), False)
+        self.follow(priorities={"a": 100})
+        self.assertEqual(self.it.machine.priority, 80)
+
+    def test_interval(self) -> None:
+        """The owner's backups learn the new interval at once, and it goes by it."""
+        self.own()
+        self.sent.clear()
+        self.follow(interval_s=0.1)
+        self.assertEqual(len(self.sent), 1)
+        self.clock.pump([0.05] * 10)
+        self.assertGreater(len(self.sent), 4)
+
+    def test_backup(self) -> None:
+        """A backup waits as before, for what is configured now."""
+        self.hear(250)
+        self.follow(vips=(VIP, IPv4Interface("192.0.2.101/24")), preempt=False)
+        self.assertEqual(self.holder.followed[2], False)
+        self.assertEqual(self.it.machine.state, State.BACKUP)
+
+    def test_start_as_owner(self) -> None:
+        """What takes the place of a router whose addresses were here has them at once."""
+        self.it.stop(farewell=False)
+        self.assertEqual(self.priorities(), [])
+        following = self.it = self.make(attrs.evolve(SPEC, router_id=77))
+        following.start(owning=True)
+        self.assertTrue(following.owns)
+        self.assertTrue(self.holder.held)

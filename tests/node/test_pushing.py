@@ -43,6 +43,7 @@ class Node:
         file = load_file(self.path)
         self.node_name, self.config, self.reactor, self.running = name, file.config, clock, True
         self.backends = self.worker = self.acceptance = self.scheduler = self.prober = self.weighing = None
+        self.feedback = self.routes = self.failover = self.journal = None
         self.present = ["a", "b", "c"]
         self.membership = SimpleNamespace(
             requests=ArrayRequests(clock=clock, channel=channel),
@@ -149,9 +150,10 @@ class PushTests(SynchronousTestCase):
 
     def test_needs_restart(self) -> None:
         """What a running node cannot take up is refused; staged it is in all files, and nobody runs it yet."""
-        text = OTHER.replace("192.0.2.100/24", "192.0.2.100/25")
+        text = OTHER.replace("192.0.2.3", "192.0.2.4")
         failure = self.failureResultOf(self.push(text), Refused)
-        self.assertIn("array.vips", str(failure.value))
+        self.assertIn("array.nodes.c.address", str(failure.value))
+        self.assertIn("every node number the workers by it", str(failure.value))
         self.unchanged()
         self.successResultOf(self.push(text, stage=True))
         self.assertEqual({node.version for node in self.nodes}, {self.before})

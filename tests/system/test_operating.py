@@ -154,6 +154,48 @@ class ReloadTests(OperatingCase):
             self.assertEqual((array.status("a") or {})["configuration"]["version"], answer["version"])
 
 
+class ArrayReloadTests(OperatingCase):
+    """What makes machines an array changes while they run."""
+
+    def test_array_changes(self) -> None:
+        """A VIP comes and goes, priorities, intervals and shares change; the old VIP's clients notice nothing."""
+        second = "10.77.0.101"
+        with Array() as array:
+            array.wait_ready()
+            before = array.config.read_text()
+            clients = array.start_clients(
+                array.load(seconds=40.0, threads=2, pause_s=0.01, per_connection=20, timeout_s=5.0)
+            )
+            wait_for(lambda: len(clients.so_far()) > 30, "traffic")
+            text = before.replace(f'vips = ["{VIP}/24"]', f'vips = ["{VIP}/24", "{second}/24"]')
+            text = text.replace("priority = 130", "priority = 200").replace(
+                'interval = "100ms"', 'interval = "200ms"\nno_worker_weight = 20', 1
+            )
+            text += f'\n[services.second]\nvip = "{second}"\nport = 80\n[scheduler]\nslow_start = 0\nfeedback = false\n'
+            self.run_by(array, text)
+            wait_for(lambda: self.owned(array, "b") == {VIP, second}, "b to own both", 10, 0.1)
+            self.assertIn("whoami", array.client.run("curl", "-si", f"http://{second}/whoami.html"))
+            for name in NODES:
+                self.assertIn(second, array.host(name).run("ip", "addr", "show", "lo"))
+
+            # And back: what is no longer wanted goes, once its last clients have had their time.
+            self.run_by(array, before)
+            wait_for(lambda: self.owned(array, "a") == {VIP}, "a to own the first again", 10, 0.1)
+            seen = len(clients.so_far())
+            wait_for(lambda: len(clients.so_far()) > seen + 30, "traffic afterwards")
+            self.assertEqual([answer for answer in clients.so_far() if not answer.good], [])
+            for name in NODES:
+                self.assertNotIn(second, array.host(name).run("ip", "addr", "show", "eth0"))
+
+    def run_by(self, array: Array, text: str) -> None:
+        array.config.write_text(text)
+        versions = [self.command(array, name, "reload")["version"] for name in NODES]
+        self.assertEqual(len(set(versions)), 1)
+
+    def owned(self, array: Array, name: str) -> set[str]:
+        return set(((array.status(name) or {}).get("failover") or {}).get("owned", ()))
+
+
 class PushAndUpgradeTests(OperatingCase):
     """The whole array from one place."""
 
