@@ -10,6 +10,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import attrs
 
+from lbarray.config.changes import FIXED
 from lbarray.config.model import Config
 from lbarray.config.scalars import Accepts, HostPort
 
@@ -106,13 +107,24 @@ def lines() -> Iterator[str]:
             yield f"     - {said.get(field.name, '')}"
 
 
+def restart_lines() -> Iterator[str]:
+    """What needs a restart, and why."""
+    yield from (".. list-table::", "   :header-rows: 1", "   :widths: 40 60", "")
+    yield from ("   * - needs a restart", "     - because")
+    for key, why in FIXED.items():
+        more = " (but for priority and weight)" if key == "array.nodes" else ""
+        yield from (f"   * - ``{key}``{more}", f"     - {why}")
+
+
 def write(app: Any) -> None:
     """Before anything is read."""
-    path = Path(app.srcdir) / "generated" / "keys.txt"
-    path.parent.mkdir(exist_ok=True)
-    text = "\n".join(lines()) + "\n"
-    if not path.exists() or path.read_text() != text:
-        path.write_text(text)
+    folder = Path(app.srcdir) / "generated"
+    folder.mkdir(exist_ok=True)
+    for name, made in (("keys.txt", lines()), ("restart.txt", restart_lines())):
+        text = "\n".join(made) + "\n"
+        path = folder / name
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
 
 
 def setup(app: Any) -> dict[str, bool]:

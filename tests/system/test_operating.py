@@ -174,7 +174,7 @@ class ArrayReloadTests(OperatingCase):
             text += f'\n[services.second]\nvip = "{second}"\nport = 80\n[scheduler]\nslow_start = 0\nfeedback = false\n'
             self.run_by(array, text)
             wait_for(lambda: self.owned(array, "b") == {VIP, second}, "b to own both", 10, 0.1)
-            self.assertIn("whoami", array.client.run("curl", "-si", f"http://{second}/whoami.html"))
+            self.assertIn("This is w", array.client.run("curl", "-si", f"http://{second}/whoami.html"))
             for name in NODES:
                 self.assertIn(second, array.host(name).run("ip", "addr", "show", "lo"))
 
