@@ -29,6 +29,7 @@ class AddressHolder:
     in the kernel, and this process renews it: no second process is needed that could die with the first.
 
     :param mac: the virtual MAC address, or ``None`` to hold the addresses on ``interface`` itself.
+    :ivar parent_mac: the MAC address of ``interface``, six octets; whoever sees it change says so here.
     """
 
     log = Logger()
@@ -49,13 +50,14 @@ class AddressHolder:
         self._mac = mac
         self._journal = journal
         self._counters = counters
+        self.parent_mac = link(interface).mac
         self._lifetime_s = _lifetime_s(interval_s)
         self.interface = f"lbv{vips[0].version}-{router_id}" if mac else interface
 
     @property
     def mac(self) -> bytes:
         """Where neighbours find the addresses when we have them: six octets."""
-        return self._mac or link(self._parent).mac
+        return self._mac or self.parent_mac
 
     def take(self) -> str:
         """Have the addresses. What the kernel refuses is counted, and the rest is taken.

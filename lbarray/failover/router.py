@@ -208,6 +208,16 @@ class RouterOnNode:
             self._perform(self.machine.suspend())
         self._perform(self.machine.adjust(self.tracker.priority, now))
 
+    def moved(self, mac: bytes) -> None:
+        """The interface has this MAC address now, six octets: neighbours are told when the addresses are there."""
+        if mac == self._holder.parent_mac:
+            return
+        self._holder.parent_mac = mac
+        if self._watch is not None:
+            self._watch.know([mac])
+        if self.machine.state is State.ACTIVE:
+            self._announce()
+
     def step_down(self) -> bool:
         """Begin to hand the addresses to another node; false when we have none to hand over."""
         if self.machine.state is not State.ACTIVE:

@@ -396,6 +396,8 @@ class FailoverService(Service):
         if now is None:
             self.report(CARRIER, False, f"the interface {self._interface} is gone")
         else:
+            for router in self.routers.values():
+                router.moved(now.mac)
             self.report(CARRIER, now.carrier, f"{self._interface} has no carrier (ip link show {self._interface})")
 
     def _changed(self) -> None:

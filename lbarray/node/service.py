@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import secrets
 import sys
@@ -319,6 +320,9 @@ class NodeService(MultiService):
 
     def _plane_checked(self, fault: str) -> None:
         """A node that cannot forward must not own what is to be forwarded."""
+        if self._journal is not None:
+            with contextlib.suppress(SystemRefused):  # it is gone: others will say so
+                self._mac = link(self._interface).mac
         for part in (self.failover, self.routes):
             if part is not None:
                 part.report(PLANE, not fault, f"the packet plane does not forward: {fault}")

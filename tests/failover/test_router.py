@@ -37,13 +37,17 @@ class Holder:
     """Has the addresses in name only."""
 
     interface = "eth0"
-    mac = OUR_MAC
 
     def __init__(self) -> None:
+        self.parent_mac = OUR_MAC
         self.held = False
         self.followed: tuple[Any, ...] = ()
         self.refuses = ""
         self.renewed = 0
+
+    @property
+    def mac(self) -> bytes:
+        return self.parent_mac
 
     def take(self) -> str:
         self.held = not self.refuses
@@ -134,6 +138,17 @@ class OwnerTests(RouterCase):
         self.holder.take = look  # type: ignore[method-assign]
         self.own()
         self.assertEqual(told, [(True, 1)])
+
+    def test_another_mac_address(self) -> None:
+        """When the interface gets another MAC address, neighbours hear of it."""
+        self.own()
+        self.frames.clear()
+        self.it.moved(b"\2\0\0\0\0\x99")
+        claims = {claim_in(frame) for frame in self.frames} - {None}
+        self.assertEqual(claims, {Claim(VIP.ip, b"\2\0\0\0\0\x99")})
+        self.frames.clear()
+        self.it.moved(b"\2\0\0\0\0\x99")
+        self.assertEqual(self.frames, [])
 
     def test_renews_and_refreshes(self) -> None:
         """The addresses' lifetimes are renewed each second, and neighbours told once a minute."""

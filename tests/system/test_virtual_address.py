@@ -84,20 +84,31 @@ class SpreadTests(ArrayCase):
     """Several virtual routers, without multicast."""
 
     def test_each_node_has_its_own(self) -> None:
-        """Two VIPs, two owners; when one dies the other has both, and each forwards to every worker."""
+        """VIPs of both families, two owners; when one dies the other has all, and each forwards to every worker."""
         second = "10.77.0.101"
         service = f'[services.second]\nvip = "{second}"\nport = 80\n'
 
         def edit(text: str) -> str:
-            text = text.replace(f'vips = ["{VIP}/24"]', f'vips = ["{VIP}/24", "{second}/24"]')
+            text = text.replace(f'vips = ["{VIP}/24"', f'vips = ["{VIP}/24", "{second}/24"')
+            for name, address in PAIR.items():
+                own6 = "fd77::" + address.rpartition(".")[2]
+                text = text.replace(f"[array.nodes.{name}]\n", f'[array.nodes.{name}]\naddress6 = "{own6}"\n')
             return text.replace("[failover]\n", "[failover]\nspread = true\nunicast = true\n") + service
 
         need_namespaces()
-        array = Array(nodes=PAIR, edit=edit).__enter__()
+        array = Array(nodes=PAIR, edit=edit, ipv6=True).__enter__()
         self.addCleanup(array.close)
-        array.wait_owner_of((VIP,), "a")
+        array.wait_owner_of((VIP, VIP6), "a")
         array.wait_owner_of((second,), "b")
-        for vip in (VIP, second):
+        for node in PAIR:  # no multicast passes here
+            for rule in (
+                "add table netdev quiet",
+                'add chain netdev quiet in { type filter hook ingress device "eth0" priority -500; }',
+                "add rule netdev quiet in ip daddr 224.0.0.18 drop",
+                "add rule netdev quiet in ip6 daddr ff02::12 drop",
+            ):
+                array.host(node).run("nft", rule)
+        for vip in (VIP, second, VIP6):
             found: set[str] = set()
 
             def both(vip: str = vip, found: set[str] = found) -> bool:
@@ -105,9 +116,13 @@ class SpreadTests(ArrayCase):
                 return found >= {"a", "b"}
 
             wait_for(both, f"both nodes to answer at {vip}", 10)
-        array.kill_node("b")
-        array.wait_owner_of((VIP, second), "a", 5)
-        wait_for(lambda: self.answer(array, second) == "a", "a to answer at the second VIP", 10)
+        array.wait_owner_of((VIP, VIP6), "a")
+        array.wait_owner_of((second,), "b")
+        self.assertEqual(router(array, "b", VIP6)["transitions"], 0)
+        array.kill_node("a")
+        array.wait_owner_of((VIP, second, VIP6), "b", 5)
+        for vip in (VIP, VIP6):
+            wait_for(lambda vip=vip: self.answer(array, vip) == "b", f"b to answer at {vip}", 10)  # type: ignore[misc]
 
 
 _NOISE = """
