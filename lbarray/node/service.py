@@ -322,7 +322,7 @@ class NodeService(MultiService):
         """A node that cannot forward must not own what is to be forwarded."""
         if self._journal is not None:
             with contextlib.suppress(SystemRefused):  # it is gone: others will say so
-                self._mac = link(self._interface).mac
+                self._mac = link(self.interface).mac
         for part in (self.failover, self.routes):
             if part is not None:
                 part.report(PLANE, not fault, f"the packet plane does not forward: {fault}")
