@@ -320,7 +320,7 @@ class NodeService(MultiService):
 
     def _plane_checked(self, fault: str) -> None:
         """A node that cannot forward must not own what is to be forwarded."""
-        if self._journal is not None:
+        if self.journal is not None:
             with contextlib.suppress(SystemRefused):  # it is gone: others will say so
                 self._mac = link(self.interface).mac
         for part in (self.failover, self.routes):
