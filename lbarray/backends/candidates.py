@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import attrs
 
-from lbarray.backends.matching import Match, Test, address_of, read_field, read_parameter
+from lbarray.backends.matching import Match, Part, Test, address_of, read_field, read_parameter
 from lbarray.http.events import RequestHead
 from lbarray.values import ClientAddress
 
 __all__ = ["Candidates"]
 
 Target = TypeVar("Target")
-#: Part of a request that routes can be told apart by: ``method``, ``network``, ``header`` or ``query``, with a name.
-Part = tuple[str, str]
 #: What a request has there. Of networks all that its client may be in.
 Reader = Callable[[RequestHead, ClientAddress], Iterable[object]]
 
@@ -27,12 +25,29 @@ DEEPEST: Final = 8
 
 @attrs.frozen(eq=False)
 class _Candidate(Generic[Target]):
-    """``order``: the first of several that hold wins."""
+    """``order``: the first of several that hold wins. ``tests``: those that no index above it has made already."""
 
     order: int
     match: Match
+    parts: tuple[Part | None, ...]
     tests: tuple[Test, ...]
     target: Target
+
+    def under(self, part: Part) -> _Candidate[Target]:
+        """Without the test that an index of this part makes in its place."""
+        place = self.parts.index(part)
+        return attrs.evolve(
+            self,
+            parts=(*self.parts[:place], *self.parts[place + 1 :]),
+            tests=(*self.tests[:place], *self.tests[place + 1 :]),
+        )
+
+    def find(self, request: RequestHead, client: ClientAddress) -> _Candidate[Target] | None:
+        """Itself, if it holds."""
+        for test in self.tests:
+            if not test(request, client):
+                return None
+        return self
 
 
 def _values(match: Match, part: Part) -> tuple[object, ...]:
@@ -41,17 +56,10 @@ def _values(match: Match, part: Part) -> tuple[object, ...]:
     if kind == "method":
         return tuple(method.encode() for method in match.methods)
     if kind == "network":
-        return tuple((each.version, each.prefixlen, int(each.network_address)) for each in match.networks)
+        return tuple(_network(each.version, each.prefixlen, int(each.network_address)) for each in match.networks)
     tests = match.headers if kind == "header" else match.query
     exact = [test.exact for test in tests if (test.name.lower() if kind == "header" else test.name) == name]
     return tuple(value for value in exact if value is not None)[:1]
-
-
-def _parts(match: Match) -> set[Part]:
-    parts = {("header", test.name.lower()) for test in match.headers if test.exact is not None}
-    parts |= {("query", test.name) for test in match.query if test.exact is not None}
-    parts |= {("method", "")} if match.methods else set()
-    return parts | ({("network", "")} if match.networks else set())
 
 
 def _reader(part: Part, values: Collection[object]) -> Reader:
@@ -64,12 +72,17 @@ def _reader(part: Part, values: Collection[object]) -> Reader:
     return lambda request, client: (read(request),)
 
 
+def _network(version: int, length: int, number: int) -> int:
+    """A network in one number."""
+    return number << 16 | length << 8 | version
+
+
 def _networks(values: Iterable[Any]) -> Reader:
     lengths: dict[int, set[int]] = {4: set(), 6: set()}
-    for version, length, _ in values:
-        lengths[version].add(length)
+    for network in values:
+        lengths[network & 255].add(network >> 8 & 255)
     shifts = {
-        version: tuple((length, (32 if version == 4 else 128) - length) for length in found)
+        version: tuple(((32 if version == 4 else 128) - length, length << 8 | version) for length in found)
         for version, found in lengths.items()
     }
 
@@ -78,9 +91,14 @@ def _networks(values: Iterable[Any]) -> Reader:
         if address is None:
             return ()
         version, number = address
-        return [(version, length, number >> shift << shift) for length, shift in shifts[version]]
+        return [number >> shift << shift + 16 | last for shift, last in shifts[version]]
 
     return read
+
+
+class _Finder(Protocol[Target]):
+    def find(self, request: RequestHead, client: ClientAddress) -> _Candidate[Target] | None:
+        """The first that holds."""
 
 
 class _OneByOne(Generic[Target]):
@@ -93,10 +111,7 @@ class _OneByOne(Generic[Target]):
 
     def find(self, request: RequestHead, client: ClientAddress) -> _Candidate[Target] | None:
         for candidate in self._candidates:
-            for test in candidate.tests:
-                if not test(request, client):
-                    break
-            else:
+            if candidate.find(request, client) is not None:
                 return candidate
         return None
 
@@ -109,8 +124,8 @@ class _Index(Generic[Target]):
     def __init__(
         self,
         read: Reader,
-        by_value: dict[object, _OneByOne[Target] | _Index[Target]],
-        rest: _OneByOne[Target] | _Index[Target],
+        by_value: dict[object, _Finder[Target]],
+        rest: _Finder[Target],
     ) -> None:
         self._read = read
         self._by_value = by_value
@@ -126,15 +141,15 @@ class _Index(Generic[Target]):
         return best
 
 
-def _compiled(
-    candidates: list[_Candidate[Target]], used: frozenset[Part] = frozenset()
-) -> _OneByOne[Target] | _Index[Target]:
+def _compiled(candidates: list[_Candidate[Target]], used: frozenset[Part] = frozenset()) -> _Finder[Target]:
     """The part that most of them depend on becomes an index, and so on with what is left."""
+    if len(candidates) == 1:
+        return candidates[0]
     if len(candidates) <= FEW or len(used) >= DEEPEST:
         return _OneByOne(candidates)
     counts: dict[Part, int] = {}
     for candidate in candidates:
-        for part in _parts(candidate.match) - used:
+        for part in {part for part in candidate.parts if part is not None} - used:
             counts[part] = counts.get(part, 0) + 1
     for part in sorted(counts, key=lambda part: (-counts[part], part))[:DEEPEST]:
         by_value: dict[object, list[_Candidate[Target]]] = {}
@@ -142,7 +157,7 @@ def _compiled(
         for candidate in candidates:
             values = _values(candidate.match, part)
             for value in values:
-                by_value.setdefault(value, []).append(candidate)
+                by_value.setdefault(value, []).append(candidate.under(part))
             if not values:
                 rest.append(candidate)
         if 2 * max(map(len, by_value.values())) > len(candidates):
@@ -166,7 +181,7 @@ class Candidates(Generic[Target]):
 
     def __init__(self) -> None:
         self._added: list[tuple[Match, Target]] = []
-        self._found: _OneByOne[Target] | _Index[Target] = _OneByOne(())
+        self._found: _Finder[Target] = _OneByOne(())
         self.always: Target | None = None
 
     def add(self, match: Match, target: Target) -> None:
@@ -175,10 +190,15 @@ class Candidates(Generic[Target]):
 
     def compile(self) -> None:
         """No more will be added."""
-        made = sorted(((match.tests(), match, target) for match, target in self._added), key=lambda each: -len(each[0]))
+        made = sorted(
+            ((match.conditions(), match, target) for match, target in self._added), key=lambda each: -len(each[0])
+        )  # sorting is stable: the first of equals stays first
         candidates = [
-            _Candidate(order, match, tuple(tests), target) for order, (tests, match, target) in enumerate(made)
-        ]  # sorting is stable: the first of equals stays first
+            _Candidate(
+                order, match, tuple(part for part, _ in conditions), tuple(test for _, test in conditions), target
+            )
+            for order, (conditions, match, target) in enumerate(made)
+        ]
         self._added = []
         self._found = _compiled(candidates)
         self.always = candidates[0].target if not candidates[0].tests else None

@@ -14,9 +14,11 @@ from lbarray.backends.keys import parameter
 from lbarray.http.events import RequestHead
 from lbarray.values import ClientAddress
 
-__all__ = ["OPTIONS", "FieldTest", "Match", "Test", "address_of", "pattern", "read_field", "read_parameter"]
+__all__ = ["OPTIONS", "FieldTest", "Match", "Part", "Test", "address_of", "pattern", "read_field", "read_parameter"]
 
 Test = Callable[[RequestHead, ClientAddress], bool]
+#: Part of a request that routes can be told apart by: ``method``, ``network``, ``header`` or ``query``, with a name.
+Part = tuple[str, str]
 
 OPTIONS = re2.Options()
 OPTIONS.encoding = re2.Options.Encoding.LATIN1  # a path is octets, and one octet is one character
@@ -92,19 +94,22 @@ class Match:
     query: tuple[FieldTest, ...] = ()
     networks: tuple[IPv4Network | IPv6Network, ...] = ()
 
-    def tests(self) -> list[Test]:
-        """Its conditions beyond host and path, the cheapest first."""
-        tests: list[Test] = []
+    def conditions(self) -> list[tuple[Part | None, Test]]:
+        """What it asks for beyond host and path, the cheapest first, each with the part that an index may go by."""
+        conditions: list[tuple[Part | None, Test]] = []
         if self.methods:
             methods = frozenset(method.encode() for method in self.methods)
-            tests.append(lambda request, client: request.method in methods)
+            conditions.append((("method", ""), lambda request, client: request.method in methods))
         if self.networks:
-            tests.append(_from(self.networks))
+            conditions.append((("network", ""), _from(self.networks)))
         for each in self.headers:
-            tests.append(each.of(read_field(each.name.lower().encode())))
+            name = each.name.lower()
+            part = None if each.exact is None else ("header", name)
+            conditions.append((part, each.of(read_field(name.encode()))))
         for each in self.query:
-            tests.append(each.of(read_parameter(each.name.encode())))
-        return tests
+            part = None if each.exact is None else ("query", each.name)
+            conditions.append((part, each.of(read_parameter(each.name.encode()))))
+        return conditions
 
 
 def read_field(name: bytes) -> Callable[[RequestHead], bytes | None]:
