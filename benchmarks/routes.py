@@ -2,7 +2,7 @@
 
 Hosts, prefixes of paths, regular expressions, conditions, all of them mixed; requests for all routes, at random. The
 steps of a look-up do not depend on the number of routes; what remains in the last column is the memory that a large
-table touches.
+table touches: a small one stays in the processor's caches, and when others work on the machine a large one never does.
 """
 
 from __future__ import annotations
