@@ -11,6 +11,7 @@ from lbarray.config.scalars import (
     FieldTestValue,
     FieldText,
     Flag,
+    HostPattern,
     Name,
     NetworkText,
     PathPrefix,
@@ -87,7 +88,7 @@ class Route:
     then the first. Exactly one of ``pool``, ``split``, ``redirect`` and ``answer`` says where.
 
     :ivar name: what metrics, the access log and traces call it; its host and path if it is not given.
-    :ivar host: a name, ``*.example.net`` or ``*``.
+    :ivar host: a name, ``*.example.net`` or ``*``; at any port.
     :ivar path: a prefix, by whole segments. ``path_exact``: the whole path; ``path_regex``: found in the path (RE2).
     :ivar methods: one of these; :ivar networks: the client's address is in one of these.
     :ivar headers: each field has this value; ``"~…"``: a regular expression is found in it; ``true``: it is there,
@@ -102,7 +103,7 @@ class Route:
 
     pool: Name | None = None
     name: Name | None = None
-    host: Text = "*"
+    host: HostPattern = "*"
     path: PathPrefix = "/"
     path_exact: PathPrefix | None = None
     path_regex: Pattern | None = None

@@ -34,6 +34,7 @@ __all__ = [
     "FieldText",
     "Flag",
     "HashKey",
+    "HostPattern",
     "HostPort",
     "HostPortText",
     "Interface",
@@ -204,6 +205,19 @@ def _host_port(found: object) -> HostPort:
     return HostPort(host, int(port))
 
 
+def _host_pattern(found: object) -> str:
+    text = _string(found).lower()
+    if text == "*":
+        return text
+    if text.startswith("[") and text.endswith("]"):
+        return f"[{IPv6Address(text[1:-1])}]"
+    wild, name = ("*.", text[2:]) if text.startswith("*.") else ("", text)
+    name = name.rstrip(".").encode("idna").decode()  # what browsers ask for (RFC 3490)
+    if not _HOST.match(name):
+        raise ValueError(found)
+    return wild + name
+
+
 def _ip(found: object) -> IPv4Address | IPv6Address:
     return ip_address(_string(found))
 
@@ -280,6 +294,9 @@ Port = Annotated[int, between(1, 65535)]
 PathText = Annotated[Path, Accepts(lambda found: Path(_string(found)), "the path of a file")]
 PathPrefix = Annotated[str, Accepts(_path_prefix, 'a path that begins with "/"')]
 HostPortText = Annotated[HostPort, HOST_PORT]
+HostPattern = Annotated[
+    str, Accepts(_host_pattern, 'a host name, "*." and a host name (any labels before it), or "*"; without a port')
+]
 Pattern = Annotated[
     str, Accepts(_pattern, "a regular expression of RE2 (no look-around, no back-references: always linear)")
 ]

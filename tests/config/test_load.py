@@ -139,6 +139,21 @@ class ParseTests(SynchronousTestCase):
         found = self.problems(STANDALONE + "[[routes]]\npool = 'web'\n[[routes]]\npool = 'web'\npath = 'x'\n")
         self.assertEqual(set(found), {"routes[1].path"})
 
+    def test_hosts_of_routes(self) -> None:
+        """A host that no request could have is refused; others are as browsers send them."""
+        route = "[[routes]]\npool = 'web'\nhost = '{}'\n"
+        for wrong in ("www*.a.example", "a.example:80", "a b", "*.", "a..example", "http://a.example", "*.*.a.example"):
+            self.assertEqual(set(self.problems(STANDALONE + route.format(wrong))), {"routes[0].host"}, wrong)
+        for right, sent in (
+            ("*", "*"),
+            ("A.Example.", "a.example"),
+            ("*.bücher.example", "*.xn--bcher-kva.example"),
+            ("192.0.2.1", "192.0.2.1"),
+            ("[2001:DB8:0::1]", "[2001:db8::1]"),
+            ("a_b.example", "a_b.example"),
+        ):
+            self.assertEqual(parse(STANDALONE + route.format(right)).routes[0].host, sent)
+
     def test_broken_toml(self) -> None:
         """A syntax error says where it is."""
         self.assertIn("line 1", self.problems("[array\n")["(the file)"].found)
