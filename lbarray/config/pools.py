@@ -125,7 +125,7 @@ class Persistence:
     :ivar prefix4: clients of one IPv4 network of this length belong together (``hash`` by ``client``,
         and ``tls`` for clients that have no session);
         ``prefix6`` likewise for IPv6.
-    :ivar groups: parts of the key space (``hash``): memory is by these, not by clients.
+    :ivar groups: parts of the key space (``hash``): memory is by these, not by clients. The more, the evener.
     :ivar idle: while a back end drains, groups that nobody has used for so long leave it (``hash``).
     """
 
@@ -146,7 +146,7 @@ class Persistence:
     by: HashKey = "client"
     prefix4: Annotated[int, between(1, 32)] = 32
     prefix6: Annotated[int, between(1, 128)] = 64
-    groups: Annotated[int, between(64, 8192)] = 4096
+    groups: Annotated[int, between(64, 8192)] = 8192
     idle: Seconds = 600.0
 
 

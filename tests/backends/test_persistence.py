@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from hypothesis import given, settings
@@ -161,6 +162,40 @@ class GroupTests(SynchronousTestCase):
         moved = [now for now, then in zip(self.where(kept), before, strict=True) if now is not then]
         self.assertEqual(set(moved), {self.members[4]})
         self.assertApproximates(len(moved) / len(self.CLIENTS), 0.2, 0.08)
+
+    def test_about_even(self) -> None:
+        """Each of ten has about its part of the groups, by weight."""
+        for weights in ((1,) * 10, (1, 2, 3, 4)):
+            them = members(*weights)
+            kept = self.make(groups=8192)
+            kept.update(them, them)
+            counts = Counter(kept.table)
+            for member in them:
+                part = len(kept.table) * member.weight / sum(weights)
+                self.assertLess(abs(counts[member] / part - 1.0), 0.2)
+
+    @settings(max_examples=40, deadline=None)
+    @given(
+        st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(1, 5)), max_size=6),
+        st.sets(st.integers(0, 63)),
+    )
+    def test_next_on_the_ring(self, states: list[tuple[bool, bool, int]], used: set[int]) -> None:
+        """Each group is at the first on its ring who serves, and who does not drain unless the group is in use."""
+        them = members(*(weight for _, _, weight in states))
+        kept = self.make(groups=64)
+        for group in used:
+            kept._used[group] = self.clock.seconds()
+        for member, (_, draining, _) in zip(them, states, strict=True):
+            member.draining = draining
+        serving = [member for member, (serves, _, _) in zip(them, states, strict=True) if serves]
+        kept.update(them, serving)
+        by_name = {member.address.name: member for member in them}
+        for group, position in enumerate(kept._positions):
+            owners = kept._ring.owners
+            start = kept._ring.place(position) if owners else 0
+            walk = (by_name[name] for name in (*owners[start:], *owners[:start]))
+            wanted = (each for each in walk if each in serving and (not each.draining or group in used))
+            self.assertIs(kept.table[group], next(wanted, None))
 
     def test_networks_belong_together(self) -> None:
         """Clients of one prefix are one client."""

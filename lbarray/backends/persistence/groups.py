@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from zope.interface import implementer
@@ -16,6 +17,8 @@ from lbarray.values import ClientAddress
 __all__ = ["GroupPersistence"]
 
 NEVER = float("-inf")
+#: Of the ring that groups are placed by: made once for many requests, so it may be finer than a policy's.
+POINTS, MOST_POINTS = 1024, 65536
 
 
 @implementer(IPersistence)
@@ -40,7 +43,7 @@ class GroupPersistence:
         key_of: KeyReader,
         seed: bytes,
         seconds: Callable[[], float],
-        groups: int = 4096,
+        groups: int = 8192,
         idle_s: float = 600.0,
     ) -> None:
         self._key_of = key_of
@@ -50,6 +53,9 @@ class GroupPersistence:
         self._ring = Ring({}, self._seed)
         self._made_of: dict[str, int] = {}
         self._positions = [hashed(b"group %d" % number, self._seed) for number in range(groups)]
+        #: Of each group: where it stands on the ring, and whose it is when all are well.
+        self._places: list[int] = []
+        self._first: list[str] = []
         self._used = [NEVER] * groups
         self._used_here = [NEVER] * groups
         self._members: Sequence[Any] = ()
@@ -59,28 +65,27 @@ class GroupPersistence:
     def update(self, members: Sequence[Any], serving: Collection[Any]) -> None:
         weights = {member.address.name: member.weight for member in members}
         if weights != self._made_of:
-            self._ring = Ring(weights, self._seed)
+            self._ring = Ring(weights, self._seed, points=POINTS, most=MOST_POINTS)
             self._made_of = weights
+            self._places = [self._ring.place(position) for position in self._positions] if weights else []
+            self._first = [self._ring.owners[place] for place in self._places]
         self._members = members
         self._serving = frozenset(serving)
         self._assign(self._seconds())
 
     def _assign(self, now: float) -> bool:
-        by_name = {member.address.name: member for member in self._members}
-        serving, before = self._serving, self.table
-        late = now - self._idle_s
-        table: list[Any | None] = []
-        for group, position in enumerate(self._positions):
-            owner = None
-            for name in self._ring.walk(position):
-                member = by_name[name]
-                if member not in serving:
-                    continue
-                if member.draining and self._used[group] <= late:
-                    continue
-                owner = member
-                break
-            table.append(owner)
+        before = self.table
+        serving = {member.address.name: member for member in self._members if member in self._serving}
+        for_all = {name: member for name, member in serving.items() if not member.draining}
+        table: list[Any | None] = [for_all.get(name) for name in self._first] or [None] * len(self._positions)
+        if len(for_all) < len(self._members):
+            late = now - self._idle_s
+            # The next on the ring: of those that serve for a group in use, else of those that do not drain.
+            next_serving, next_for_all = _Next(self._ring, serving), _Next(self._ring, for_all)
+            for group, owner in enumerate(table):
+                if owner is None:
+                    following = next_serving if self._used[group] > late else next_for_all
+                    table[group] = following.at(self._places[group])
         self.table = table
         return table != before
 
@@ -126,3 +131,19 @@ class GroupPersistence:
         for group in range(len(self._used)):
             if bits >> group & 1:
                 self._used[group] = now
+
+
+class _Next:
+    """Finds the next on a ring that is one of ``members`` (by name), however few these are."""
+
+    def __init__(self, ring: Ring, members: Mapping[str, Any]) -> None:
+        self._owners = ring.owners
+        self._members = members
+        self._places = [place for place, name in enumerate(ring.owners) if name in members]
+
+    def at(self, place: int) -> Any | None:
+        """From this place of the ring on; ``None`` when there is nobody."""
+        places = self._places
+        if not places:
+            return None
+        return self._members[self._owners[places[bisect_left(places, place) % len(places)]]]
