@@ -263,9 +263,7 @@ def moved(pool: Pool) -> dict[str, float]:
 def _persistences() -> dict[str, Any]:
     table = SessionTable(most=CLIENTS, ttl_s=60.0, seconds=lambda: 0.0)
     return {
-        "persistence by hash": GroupPersistence(
-            key_of=key_reader("client"), seed=b"simulation", seconds=lambda: 0.0, groups=4096
-        ),
+        "persistence by hash": GroupPersistence(key_of=key_reader("client"), seed=b"simulation", seconds=lambda: 0.0),
         "persistence by cookie": CookiePersistence(cookie="LB", secret=b"simulation"),
         "persistence by learnt session": LearntPersistence(table=table, seed=b"simulation", cookie="session"),
     }

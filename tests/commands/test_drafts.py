@@ -151,6 +151,22 @@ class HaproxyTests(SynchronousTestCase):
         self.assertEqual(web.persistence.cookie, "SRV")
         self.assertIsNotNone(self.config.pools["admin"].tls)
 
+    def test_stick(self) -> None:
+        """What clients stick by; what has no counterpart is named."""
+        for sample, wanted in (
+            ("src", ("hash", "client", None, None)),
+            ("ssl_fc_session_id", ("tls", "client", None, None)),
+            ("req.cook(JSESSIONID)", ("learnt", "client", "JSESSIONID", None)),
+            ("url_param(sid)", ("learnt", "client", None, "sid")),
+            ("req.hdr(X-User),lower", ("hash", "header:X-User", None, None)),
+        ):
+            found = from_haproxy(HAPROXY.replace("balance source", f"stick on {sample}"))
+            kept = parse(found.to_toml()).pools["admin"].persistence
+            assert kept is not None
+            self.assertEqual((kept.kind, kept.by, kept.session_cookie, kept.session_query), wanted)
+        found = from_haproxy(HAPROXY.replace("balance source", "stick on rdp_cookie(mstshash)"))
+        self.assertIn("stick on rdp_cookie", "".join(found.notes))
+
     def test_routes(self) -> None:
         """Conditions on host and path are routes; the default comes last."""
         self.assertEqual(

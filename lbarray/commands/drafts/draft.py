@@ -40,13 +40,14 @@ class DraftCheck:
 
 @attrs.define
 class DraftPool:
-    """Back ends: ``host:port`` and weight by name."""
+    """Back ends: ``host:port`` and weight by name. ``cookie``: of persistence; ``stick``: other keys of it."""
 
     name: str
     backends: dict[str, tuple[str, int]] = attrs.field(factory=dict)
     policy: str = "round-robin"
     check: DraftCheck | None = None
     cookie: str = ""
+    stick: dict[str, str] = attrs.field(factory=dict)
     tls: bool = False
 
 
@@ -149,6 +150,9 @@ class Draft:
             yield f"check = {{ {', '.join(parts)} }}"
         if pool.cookie:
             yield f"persistence = {{ cookie = {_quoted(pool.cookie)} }}   # a client comes back to its back end"
+        elif pool.stick:
+            keys = ", ".join(f"{key} = {_quoted(value)}" for key, value in pool.stick.items())
+            yield f"persistence = {{ {keys} }}   # a client comes back to its back end"
         if pool.tls:
             yield "tls = { }                       # back ends are met over TLS and must prove their names"
         yield from ("", f"[pools.{_key(pool.name)}.backends]")

@@ -60,6 +60,22 @@ def seconds(text: str) -> float | None:
     return int(match[1]) * _UNITS[match[2] or ""] if match else None
 
 
+def _stick(sample: str) -> dict[str, str]:
+    """The keys of persistence that do what ``stick on SAMPLE`` does; none: nothing does."""
+    sample = sample.partition(",")[0]
+    if sample == "src":
+        return {"kind": "hash", "by": "client"}
+    if sample == "ssl_fc_session_id":
+        return {"kind": "tls"}
+    match = re.fullmatch(r"(?:req\.|req_)?(cook|cookie|hdr|urlp|url_param)\(([A-Za-z0-9_.-]{1,63})\)", sample)
+    if match is None:
+        return {}
+    kind, name = match.groups()
+    if kind == "hdr":
+        return {"kind": "hash", "by": f"header:{name}"}
+    return {"kind": "learnt", "session_cookie" if kind.startswith("cook") else "session_query": name}
+
+
 def _sections(text: str) -> Iterator[_Section]:
     section: _Section | None = None
     for number, line in enumerate(text.splitlines(), 1):
@@ -237,6 +253,8 @@ class _Converter:
                 path = words[words.index("uri") + 1]
             elif words[0] == "cookie" and len(words) > 1:
                 pool.cookie = name_of(words[1])
+            elif line.begins("stick", "on") and len(words) > 2 and (stick := _stick(words[2])):
+                pool.stick = pool.stick or stick  # the first one counts
             elif words[0] == "server" and len(words) > 2:
                 self._server(pool, line)
             elif words[0] not in _FRONTEND and not self._timeout(line) and not self._implied(line):
