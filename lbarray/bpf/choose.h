@@ -52,23 +52,40 @@ static __always_inline struct worker *reachable(__u16 index)
 	return worker && !(worker->flags & WORKER_LOCAL) ? worker : 0;
 }
 
-/* Who had the row before this worker did, as far as the row remembers, and can be reached. */
-static __always_inline struct worker *previous_owner(const struct row *row, __u16 self, __u8 hop, __u16 *index)
+static __always_inline int is_among(const __u16 *owners, __u16 index)
+{
+	return owners[0] == index || owners[1] == index || owners[2] == index || owners[3] == index;
+}
+
+/* Who had the row before this worker did, as far as the row remembers, and can be reached. Nodes may remember a row
+ * differently, for changes that come close together are one change to some and several to others. So a worker whose the
+ * row never was goes on behind the one that sent the packet; and where nobody is left there, one that was passed on goes
+ * to whoever else had the row: the sender knew a way that ends here. */
+static __always_inline struct worker *previous_owner(const struct row *row, __u16 self, const struct packet *packet,
+						     __u16 *index)
 {
 	struct worker *worker = 0;
 	__u16 owners[4] = {row->now, row->before[0], row->before[1], row->before[2]};
-	int earlier = 0;
+	__u16 sender = packet->sender ? packet->sender - 1 : NOBODY;
+	__u16 behind = is_among(owners, self) ? self : sender;
+	int earlier = behind == NOBODY || !is_among(owners, behind);
 
-	/* Whoever sent it here for a row that was never this worker's has another table. */
-	if (owners[0] != self && owners[1] != self && owners[2] != self && owners[3] != self)
-		earlier = hop <= SCHEDULED;
 #pragma unroll
 	for (int place = 0; place < 4; place++) {
-		if (earlier && !worker) {
+		if (earlier && !worker && owners[place] != sender) {
 			*index = owners[place];
 			worker = reachable(*index);
 		}
-		earlier |= owners[place] == self;
+		earlier |= owners[place] == behind;
+	}
+	if (sender == NOBODY)
+		return worker;
+#pragma unroll
+	for (int place = 1; place < 4; place++) {
+		if (!worker && owners[place] != sender) {
+			*index = owners[place];
+			worker = reachable(*index);
+		}
 	}
 	return worker;
 }
@@ -86,7 +103,7 @@ static __always_inline int second_chance(void *context, struct packet *packet, c
 
 	if (packet->flow.to.protocol != IPPROTO_TCP || begins_connection(packet) || packet->hop == THRICE_PASSED_ON)
 		return deliver;
-	previous = previous_owner(row, config->self, packet->hop, &index);
+	previous = previous_owner(row, config->self, packet, &index);
 	if (!previous)
 		return deliver;
 	if (memory) {

@@ -50,6 +50,7 @@ struct packet {
 	__u8 slot;
 	__u16 worker;   /* whom it is for */
 	__u32 place;    /* of the connection in the memory */
+	__u16 sender;   /* the worker that passed it on, and 1; or 0 */
 };
 
 #define TCP_FIN 0x01

@@ -71,10 +71,15 @@ static __always_inline int parse_ethernet(struct cursor *cursor, struct packet *
 	}
 	if (ethertype == bpf_htons(MARK_ONCE) || ethertype == bpf_htons(MARK_TWICE)) {
 		__u8 *version = cursor->at;
+		__u64 key = 0;
+		__u32 *peer;
 
 		/* From anybody else the mark means nothing. */
-		if (version + 1 > (__u8 *)cursor->end || !is_peer(config, ethernet->source))
+		__builtin_memcpy(&key, ethernet->source, ETH_ALEN);
+		peer = bpf_map_lookup_elem(&peers, &key);
+		if (version + 1 > (__u8 *)cursor->end || !peer)
 			return PASSED_NOT_IP;
+		packet->sender = *peer + 1;
 		packet->hop = ethertype == bpf_htons(MARK_ONCE) ? ONCE_PASSED_ON : TWICE_PASSED_ON;
 		ethertype = *version >> 4 == 4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
 	} else if (is_own(config, ethernet->source)) {

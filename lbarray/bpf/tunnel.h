@@ -43,7 +43,7 @@ static __always_inline __u32 find_tunnel(const struct cursor *cursor, const stru
 					 struct packet *packet)
 {
 	struct ethernet *ethernet = cursor->at;
-	__u32 length, source[4] = {}, passes, least;
+	__u32 length, source[4] = {}, passes, least, *peer;
 	const __u32 *own = (const __u32 *)config->address;
 	__u8 protocol;
 
@@ -92,8 +92,10 @@ static __always_inline __u32 find_tunnel(const struct cursor *cursor, const stru
 										    : sizeof(struct ipv6hdr);
 	if ((void *)(ethernet + 1) + length + least > cursor->end)
 		return 0;
-	if (!bpf_map_lookup_elem(&tunnel_peers, source))
+	peer = bpf_map_lookup_elem(&tunnel_peers, source);
+	if (!peer)
 		return 0;
+	packet->sender = passes ? *peer + 1 : 0;
 	packet->ethertype = protocol == PROTOCOL_IPV4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
 	packet->hop = SCHEDULED + passes;
 	return length;

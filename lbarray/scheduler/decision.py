@@ -27,7 +27,7 @@ from lbarray.scheduler.siphash import siphash13
 from lbarray.scheduler.tunnel import encapsulate, find_tunnel, outer_length
 from lbarray.values import Address, HashBy, PlaneFlow, PlaneService, ServiceId, WorkerTarget
 
-__all__ = ["Decision", "Memory", "PacketDecision", "hash_client", "numbered", "place_of"]
+__all__ = ["Decision", "Memory", "PacketDecision", "hash_client", "numbered", "place_of", "previous_owner"]
 
 _TCP = 6
 Key = TypeVar("Key")
@@ -134,7 +134,7 @@ class PacketDecision:
         self._held = held
         self._own = mapped(address) if address is not None else bytes(16)
         self.mtu = mtu
-        self._tunnel_peers: set[bytes] = set()
+        self._tunnel_peers: dict[bytes, int] = {}
         self._services: dict[tuple[bytes, bytes, int], _Service] = {}
         self._vips: dict[bytes, bool] = {}
         self._workers: dict[int, WorkerTarget] = {}
@@ -171,7 +171,7 @@ class PacketDecision:
         self._workers = {each.index: each for each in reachable if not each.lost}
         others = [each for each in reachable if not each.local]
         self._peers = {each.mac: each.index for each in others if not each.tunnel}
-        self._tunnel_peers = {mapped(each.address) for each in others if each.tunnel}
+        self._tunnel_peers = {mapped(each.address): each.index for each in others if each.tunnel}
 
     def apply(self, rows: bytes) -> None:
         """As :meth:`lbarray.interfaces.IForwardingPlane.apply`."""
@@ -199,7 +199,8 @@ class PacketDecision:
         if found is not None:
             frame = found.frame
         try:
-            packet = parse(frame, self._mac, self._peers, found.hop if found is not None else 0)
+            came = (found.hop, found.sender) if found is not None else (0, None)
+            packet = parse(frame, self._mac, self._peers, *came)
         except Refused as refused:
             packet, decision = refused.packet, Decision(self._refuse(refused.verdict, refused.packet))
             changed = self._frame(frame, packet, decision)
@@ -282,7 +283,7 @@ class PacketDecision:
         """What the kernel said of a connection holds until the rows change, or it begins anew."""
         if packet.protocol != _TCP or packet.begins_connection or packet.hop == 4:
             return deliver, worker
-        previous = self._previous_owner(row, packet.hop)
+        previous = previous_owner(row, self._self, packet.sender, self._workers)
         if previous is None:
             return deliver, worker
         known = self._recall(place, flow)
@@ -297,14 +298,6 @@ class PacketDecision:
         if known is None or known.worker != self._self:
             self._flows[place] = attrs.evolve(flow, worker=previous.index)
         return Verdict.PASSED_ON, previous.index
-
-    def _previous_owner(self, row: tuple[int, ...], hop: int) -> WorkerTarget | None:
-        """Who had the row before this node did and can be reached."""
-        earlier = () if hop >= 2 else row
-        if self._self in row:
-            earlier = row[row.index(self._self) + 1 :]
-        known = (self._workers.get(index) for index in earlier)
-        return next((worker for worker in known if worker is not None and not worker.local), None)
 
     def _fragment_of(self, packet: Packet) -> tuple[bytes, bytes, tuple[bytes, int]]:
         assert packet.fragment is not None
@@ -337,6 +330,26 @@ class PacketDecision:
         if packet.hop >= 2 and not decision.verdict.drops:
             return frame[: packet.layer3 - 2] + packet.ethertype.to_bytes(2, "big") + frame[packet.layer3 :]
         return b""
+
+
+def previous_owner(
+    row: tuple[int, ...], self_index: int, sender: int | None, workers: Mapping[int, WorkerTarget]
+) -> WorkerTarget | None:
+    """Who had a row before this worker did and can be reached.
+
+    Nodes may remember a row differently, for changes that come close together are one change to some and several to
+    others. So a worker whose the row never was goes on behind the one that sent the packet; and where nobody is left
+    there, one that was passed on goes to whoever else had the row: the sender knew a way that ends here.
+
+    :param row: (worker now, workers before) as this worker knows it; :param workers: those that are known, by index.
+    :param sender: the worker that passed it on.
+    """
+    behind = self_index if self_index in row else sender
+    earlier = row[row.index(behind) + 1 :] if behind in row else row
+    if sender is not None:
+        earlier += row[1:]
+    known = (workers.get(index) for index in earlier if index != sender)
+    return next((worker for worker in known if worker is not None and not worker.local), None)
 
 
 def _remember(store: dict[Key, Value], key: Key, value: Value, limit: int) -> None:

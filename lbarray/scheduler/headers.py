@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Container
+from collections.abc import Mapping
 
 import attrs
 
@@ -43,6 +43,7 @@ class Packet:
     """A frame, read.
 
     :ivar hop: 0 from a client, 1 scheduled by another node, 2 to 4 passed on once, twice and thrice.
+    :ivar sender: index of the worker that passed it on.
     :ivar layer3: where its IP header begins; :ivar fragment: (identification, protocol) of one of several.
     """
 
@@ -58,6 +59,7 @@ class Packet:
     tcp_flags: int = 0
     is_first: bool = False
     fragment: tuple[bytes, int] | None = None
+    sender: int | None = None
 
     @property
     def begins_connection(self) -> bool:
@@ -69,14 +71,16 @@ class Packet:
         return Refused(verdict, self)
 
 
-def parse(frame: bytes, mac: bytes, peers: Container[bytes], hop: int = 0) -> Packet:
+def parse(frame: bytes, mac: bytes, peers: Mapping[bytes, int], hop: int = 0, sender: int | None = None) -> Packet:
     """The packet in an Ethernet frame.
 
-    :param mac: this node's address; :param peers: those of the other nodes.
-    :param hop: how it came, where that is known.
+    :param mac: this node's address; :param peers: their worker indices by those of the other nodes.
+    :param hop: how it came, and :param sender: from whom, where that is known.
     :raises Refused: it has no flow, with the reason.
     """
     packet = _parse_ethernet(frame, mac, peers, hop)
+    if sender is not None:
+        packet.sender = sender
     content = frame[packet.layer3 :]
     if packet.ethertype == _IPV4:
         protocol, rest, left = _parse_ipv4(content, packet)
@@ -89,7 +93,7 @@ def parse(frame: bytes, mac: bytes, peers: Container[bytes], hop: int = 0) -> Pa
     return packet
 
 
-def _parse_ethernet(frame: bytes, mac: bytes, peers: Container[bytes], hop: int) -> Packet:
+def _parse_ethernet(frame: bytes, mac: bytes, peers: Mapping[bytes, int], hop: int) -> Packet:
     if len(frame) < 14:
         raise Packet(0, 0, 0).refuse(Verdict.PASSED_NOT_IP)
     layer3, source = 14, frame[6:12]
@@ -106,9 +110,10 @@ def _parse_ethernet(frame: bytes, mac: bytes, peers: Container[bytes], hop: int)
             raise Packet(layer3, 0, 0).refuse(Verdict.PASSED_NOT_IP)
         hop = 2 if ethertype == MARK_ONCE else 3
         ethertype = _IPV4 if frame[layer3] >> 4 == 4 else _IPV6
-    elif source == mac:
+        return Packet(layer3, ethertype, hop, sender=peers[source])
+    if source == mac:
         raise Packet(layer3, 0, 0).refuse(Verdict.PASSED_AGAIN)
-    elif not hop and source in peers:
+    if not hop and source in peers:
         hop = 1
     return Packet(layer3, ethertype, hop)
 

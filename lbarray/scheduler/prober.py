@@ -40,7 +40,7 @@ def frame_for(packet: bytes, target: WorkerTarget, mac: bytes, own: bytes) -> by
     """
     kind = b"\x86\xdd" if packet[0] >> 4 == 6 else b"\x08\x00"
     frame = target.mac + mac + kind + packet
-    return encapsulate(frame, parse(frame, b"", ()), target, own, mac, 0) if target.tunnel else frame
+    return encapsulate(frame, parse(frame, b"", {}), target, own, mac, 0) if target.tunnel else frame
 
 
 @implementer(IReadDescriptor)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Container
+from collections.abc import Mapping
 
 import attrs
 
@@ -23,10 +23,12 @@ _TTL = 64
 
 @attrs.frozen
 class Found:
-    """What another node has sent in a tunnel. ``frame``: without the outer headers; ``hop``: how it came."""
+    """What another node has sent in a tunnel. ``frame``: without the outer headers; ``hop``: how it came;
+    ``sender``: index of the worker that passed it on."""
 
     frame: bytes
     hop: int
+    sender: int | None
 
 
 def outer_length(worker: WorkerTarget) -> int:
@@ -36,10 +38,10 @@ def outer_length(worker: WorkerTarget) -> int:
     return (20 if worker.address.version == 4 else 40) + (16 if worker.tunnel == "gue" else 0)
 
 
-def find_tunnel(frame: bytes, own: bytes, peers: Container[bytes]) -> Found | None:
+def find_tunnel(frame: bytes, own: bytes, peers: Mapping[bytes, int]) -> Found | None:
     """What is in the tunnel that ``frame`` is, where it is one of another node to this one.
 
-    :param own: this node's address, and ``peers`` those of the others, sixteen octets each.
+    :param own: this node's address, and ``peers`` worker indices by those of the others, sixteen octets each.
     """
     ethertype, content = int.from_bytes(frame[12:14], "big"), frame[14:]
     passes = 0
@@ -68,7 +70,8 @@ def find_tunnel(frame: bytes, own: bytes, peers: Container[bytes]) -> Found | No
         return None
     if len(content) - length < (20 if protocol == 4 and ethertype == _IPV4 else 40):
         return None
-    return Found(frame[:12] + _ETHERTYPE[protocol].to_bytes(2, "big") + content[length:], 1 + passes)
+    inner = frame[:12] + _ETHERTYPE[protocol].to_bytes(2, "big") + content[length:]
+    return Found(inner, 1 + passes, peers[source] if passes else None)
 
 
 def encapsulate(frame: bytes, packet: Packet, worker: WorkerTarget, own: bytes, mac: bytes, passes: int) -> bytes:

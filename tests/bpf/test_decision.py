@@ -290,6 +290,35 @@ class DecisionTests(ProgramTestCase):
             thrice = self.run_both(ethernet(twice.frame[14:], source=PEER_C, ethertype=MARK_TWICE))
             self.assertEqual(thrice.verdict, Verdict.PASSED_DELIVERED)
 
+    def test_rows_remembered_differently(self) -> None:
+        """A packet that was passed on to a worker whose the row never was, as it knows, goes to whoever had the row
+        before the sender; one that comes to the end of what a worker knows, to whoever else had it; never back."""
+        self.set(workers=[*self.workers, WorkerTarget(3, "d", IPv4Address("192.0.2.4"), PEER_D)])
+        packet = ipv4(tcp())
+
+        def passed_on_by(sender: bytes) -> int | None:
+            decision = self.run_both(ethernet(packet, source=sender, ethertype=MARK_ONCE))
+            return decision.worker if decision.verdict is Verdict.PASSED_ON else None
+
+        for name in ("b", "d", "c"):
+            self.members(name)
+        # Now c, before it d and b: of a the row never was.
+        self.assertEqual([passed_on_by(sender) for sender in (PEER_C, PEER_D, PEER_B)], [3, 1, 3])
+        self.members("a")
+        self.members("c")
+        self.members("d")
+        # Now d, before it c, a and b.
+        self.assertEqual([passed_on_by(sender) for sender in (PEER_D, PEER_C, PEER_B)], [1, 1, 2])
+        self.assertIs(self.run_both(ethernet(packet, source=PEER_B)).verdict, Verdict.PASSED_ON)
+        self.members("a")
+        self.members("b")
+        self.members("d")
+        self.members("c")
+        self.members("b")
+        # Now b, before it c, d and a: nobody is behind a.
+        self.assertEqual([passed_on_by(sender) for sender in (PEER_B, PEER_C, PEER_D)], [2, 3, 2])
+        self.assertIs(self.run_both(ethernet(packet, source=PEER_B)).verdict, Verdict.PASSED_DELIVERED)
+
     def test_life_ends_with_a_right_checksum(self) -> None:
         """The IPv4 header whose time to live was taken still sums to what RFC 791 asks."""
         for name in ("b", "a", "c"):
@@ -302,6 +331,9 @@ class DecisionTests(ProgramTestCase):
 
     def test_marked_packets_come_in(self) -> None:
         """A marked frame is delivered with its own EtherType, also behind a VLAN tag."""
+        # Nobody else is left who could have it.
+        self.members("a")
+        self.set(workers=[self.workers[0], self.workers[1]])
         for packet in (ipv4(tcp()), ipv6(tcp())):
             for tags in ((), (7,)):
                 frame = ethernet(packet, source=PEER_B, ethertype=MARK_TWICE, tags=tags)

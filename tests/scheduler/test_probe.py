@@ -123,7 +123,7 @@ class FrameTests(SynchronousTestCase):
                 beyond = attrs.evolve(target, tunnel=tunnel)
                 frame = frame_for(packet, beyond, own, mapped(OWN))
                 self.assertEqual(len(frame), 14 + outer_length(beyond) + 400)
-                found = find_tunnel(frame, mapped(target.address), {mapped(OWN)})
+                found = find_tunnel(frame, mapped(target.address), {mapped(OWN): 1})
                 assert found is not None
                 self.assertEqual(found.frame[12:], kind + packet)
 

@@ -44,10 +44,17 @@ class Changes:
 
     def __init__(self, array: Array) -> None:
         self.array = array
-        array.kill_node("d")
         self.weights = dict.fromkeys(NODES, 100)
         self.drained: set[str] = set()
+        array.kill_node("d")
+        wait_for(lambda: array.owners() == ["a"], "a to own the VIP", 20, 0.1)
+        wait_for(self._back_ends, "back ends", 20, 0.1)
         self.settle()
+
+    def _back_ends(self) -> bool:
+        statuses = [self.array.status(name) for name in self.weights]
+        states = {each["state"] for status in statuses if status for each in status["pools"]["web"].values()}
+        return None not in statuses and states == {"up"}
 
     def add(self) -> None:
         """Node d comes, and grows to its whole share in steps."""
@@ -60,17 +67,22 @@ class Changes:
         self.drained = {"c"}
 
     def weigh(self) -> None:
-        """An operator changes weights, asking any node."""
+        """An operator changes weights, asking any node: by the command, and by the API."""
+        said = self.array.command("b", "weigh", "b", str(WEIGHTS["b"]))
+        token = (self.array.folder / "api.token").read_text().strip()
+        fields = ("-H", f"Authorization: Bearer {token}", "-H", "Content-Type: application/json")
+        content = f'{{"name": "c", "weight": {WEIGHTS["c"]}}}'
+        said += self.array.host("b").run("curl", "-s", *fields, "-d", content, "http://127.0.0.1:9080/actions/weigh")
         for name, weight in WEIGHTS.items():
-            said = self.array.command("b", "weigh", name, str(weight))
-            assert said.startswith(f"node {name} has the weight {weight}"), said
-            self.weights[name] = weight
+            assert f"node {name} has the weight {weight}" in said, said
+        self.weights |= WEIGHTS
 
     def kill(self) -> None:
-        """The scheduler dies, which is a worker too, and b succeeds it."""
+        """The machine of the scheduler dies, which is a worker too, and b succeeds it."""
         self.array.kill_node("a")
+        self.array.network.link("a", up=False)
         del self.weights["a"]
-        wait_for(lambda: self.array.owners() == ["b"], "a successor", 10)
+        wait_for(lambda: "b" in self.array.owners(), "a successor", 10)
 
     def settle(self) -> None:
         """Until every node that lives has given the rows to those who are meant to have them, by their weights."""
@@ -111,7 +123,6 @@ class SecondChanceTests(SynchronousTestCase):
     def run_order(self, order: str) -> None:
         """All that happens, one after the other; after each no connection of a node that lives is broken."""
         with Array(nodes=FOUR, edit=_quick) as array:
-            array.wait_ready()
             changes = Changes(array)
             held = [self.hold(array, CONNECTIONS, set(NODES))]
             happened: list[str] = []
