@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from lbarray.http.events import Fields
 
-__all__ = ["VIA", "kind_of", "may_trail", "reason_phrase", "without_named"]
+__all__ = ["VIA", "kind_of", "kinds", "may_trail", "reason_phrase", "without_named"]
 
 #: What we call ourselves in Via (RFC 9110 §7.6.3).
 VIA = b"1.1 lbarray"
@@ -69,7 +69,8 @@ class _Spelled(dict[bytes, int]):
 
 _SPELLED_LIMIT = 4096
 #: One of the numbers above, for a name of any case.
-kind_of: Callable[[bytes], int] = _Spelled().__getitem__
+kinds: Mapping[bytes, int] = _Spelled()
+kind_of: Callable[[bytes], int] = kinds.__getitem__
 
 
 # RFC 9110 §6.5.1: nothing that says where a message ends, where it goes, who asks, or how its content is read.

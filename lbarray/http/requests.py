@@ -14,6 +14,7 @@ from lbarray.http import fields as known
 from lbarray.http.events import Fields, RequestHead
 from lbarray.http.fields import kind_of, may_trail, without_named
 from lbarray.http.limits import Limits
+from lbarray.http.plain_heads import scanner
 from lbarray.http.refusals import BadMessage
 from lbarray.http.target import normal_form
 
@@ -77,6 +78,7 @@ class RequestParser:
 
     :param upgrades: lower-case names of the protocols that a client may switch to.
     :param trusts_forwarded: the client is a hop whose word on forwarding counts.
+    :param compiled: read plain heads by :mod:`lbarray.http.plain_heads`, where that is built.
     :ivar in_head: a request has begun whose head is not complete.
     """
 
@@ -96,6 +98,7 @@ class RequestParser:
         "_messages",
         "_overhead",
         "_parser",
+        "_scan",
         "_size",
         "_special",
         "_trailers",
@@ -114,8 +117,10 @@ class RequestParser:
         *,
         upgrades: frozenset[bytes] = frozenset(),
         trusts_forwarded: bool = False,
+        compiled: bool = True,
     ) -> None:
         self.sink = sink
+        self._scan = scanner.request if compiled and scanner is not None else None
         self._limits = limits
         self._upgrades = upgrades
         self._trusts_forwarded = trusts_forwarded
@@ -147,6 +152,12 @@ class RequestParser:
         if self._held is not None:
             self._hold(data)
             return
+        if self._between and self._expects_more and self._scan is not None:
+            at = self._plain(data)
+            if at == len(data):
+                return
+            if at:
+                data = data[at:]
         messages = self._messages
         between = self._between
         body_octets = self._body_octets
@@ -172,6 +183,34 @@ class RequestParser:
                 raise self._failed
         elif self._chunked:
             self._count_overhead(len(data), body_octets)
+
+    def _plain(self, data: bytes) -> int:
+        """Requests without content and without anything unusual; where others begin."""
+        scan, limits = self._scan, self._limits
+        assert scan is not None
+        at, size = 0, len(data)
+        while at < size:
+            found = scan(data, at)
+            if found is None:
+                break
+            method, target, host, fields, forwarded, end = found
+            if method not in METHODS or end - at > limits.max_head or len(fields) >= limits.max_fields:
+                break  # llhttp says what is wrong
+            at = end
+            try:
+                target, name, authority = normal_form(method, target, host)
+            except BadMessage as error:
+                self._failed = error
+                raise
+            if authority:
+                fields.insert(0, (b"Host", authority))
+            head = RequestHead(method, target, fields, (1, 1), name)
+            head.authority = authority
+            if self._trusts_forwarded:
+                head.forwarded = forwarded or []
+            self.sink.request_head(head, True)
+            self.sink.request_end()
+        return at
 
     def _reason(self, error: Exception, data: bytes) -> BadMessage:
         inner = error.__context__

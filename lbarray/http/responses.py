@@ -10,6 +10,7 @@ from lbarray.http import fields as known
 from lbarray.http.events import Fields, ResponseHead
 from lbarray.http.fields import kind_of, may_trail, without_named
 from lbarray.http.limits import Limits
+from lbarray.http.plain_heads import scanner
 from lbarray.http.refusals import BadMessage
 
 __all__ = ["ResponseParser", "ResponseSink"]
@@ -65,6 +66,7 @@ class ResponseParser:
         "_persistent",
         "_quiet",
         "_reason_phrase",
+        "_scan",
         "_size",
         "_special",
         "_switch",
@@ -75,8 +77,9 @@ class ResponseParser:
         "sink",
     )
 
-    def __init__(self, sink: ResponseSink, limits: Limits) -> None:
+    def __init__(self, sink: ResponseSink, limits: Limits, *, compiled: bool = True) -> None:
         self.sink = sink
+        self._scan = scanner.response if compiled and scanner is not None else None
         self._limits = limits
         self._parser: Any = httptools.HttpResponseParser(self)
         self._fields: Fields = []
@@ -116,10 +119,13 @@ class ResponseParser:
         """:raises BadMessage: nothing further on this connection can be trusted."""
         if not self._expecting:
             raise BadMessage("unexpected", "octets from a back end that was not asked")
-        self.begun = True
         if self._direct:
             self._content(data)
             return
+        if not self.begun:
+            self.begun = True
+            if self._scan is not None and not self._upgrade and not self._head_request and self._plain(data):
+                return
         size = len(data)
         self._quiet += size
         # What is read in one piece below the limit holds no head above it.
@@ -153,6 +159,36 @@ class ResponseParser:
             raise BadMessage("chunks", "framing of chunks without content")
         # What is left is content of a known length: llhttp would only copy it.
         self._direct = self._left >= _DIRECT
+
+    def _plain(self, data: bytes) -> bool:
+        """A response of a known length, its head without anything unusual; false for any other."""
+        assert self._scan is not None
+        found = self._scan(data)
+        if found is None:
+            return False
+        status, reason, fields, length, end = found
+        limits = self._limits
+        left = len(data) - end
+        if end > limits.max_head or len(fields) > limits.max_fields or left > length:
+            return False  # llhttp says what is wrong
+        self._delimited = True
+        self._interim = False
+        head = ResponseHead(status, fields, (1, 1), reason)
+        head.has_length = True
+        if left == length:
+            self._expecting = False
+            self.sink.response_head(head)
+            if left:
+                self.sink.response_body(data[end:])
+            self.sink.response_end(True)
+            return True
+        self._persistent = True
+        self._left = length - left
+        self._direct = True
+        self.sink.response_head(head)
+        if left:
+            self.sink.response_body(data[end:])
+        return True
 
     def _content(self, data: bytes) -> None:
         """Some of a long content, as it was read."""

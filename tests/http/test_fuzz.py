@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from unittest import SkipTest
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from lbarray.http.events import Fields, RequestHead
+from lbarray.http.events import Fields, RequestHead, ResponseHead
 from lbarray.http.heads import request_octets, trailer_octets
 from lbarray.http.limits import Limits
+from lbarray.http.plain_heads import scanner
 from lbarray.http.refusals import BadMessage
 from lbarray.http.requests import RequestParser
+from lbarray.http.responses import ResponseParser
 
 LIMITS = Limits(max_head=4096, max_body=10000)
 
@@ -51,20 +55,140 @@ class Sink:
 
     def shown(self) -> list[tuple[object, ...]]:
         return [
-            (head.method, head.target, head.authority, tuple(head.fields), body, tuple(trailers))
+            (
+                (head.method, head.target, head.authority, head.host, tuple(head.fields), body, tuple(trailers)),
+                (head.version, head.length, head.has_body, head.upgrade, head.te_trailers, head.forwarded),
+            )
             for head, body, trailers in self.done
         ]
 
 
-def read(pieces: list[bytes]) -> tuple[Sink, BadMessage | None]:
+def read(pieces: list[bytes], *, compiled: bool = True) -> tuple[Sink, BadMessage | None]:
     sink = Sink()
-    parser = RequestParser(sink, LIMITS)
+    parser = RequestParser(sink, LIMITS, trusts_forwarded=True, compiled=compiled)
     try:
         for piece in pieces:
             parser.feed(piece)
     except BadMessage as error:
         return sink, error
     return sink, None
+
+
+PLAIN = st.sampled_from(
+    [
+        b"Host: a.example", b"Host: A.example:80", b"Host:", b"accept: */*", b"X-Y:\tz ", b"X-Y: \xff\t1", b"X Y: z",
+        b"x-forwarded-for: 1.2.3.4", b"Connection: Keep-Alive", b"Connection: close", b"Keep-Alive: 5", b"X:", b" x",
+        b"Client-Cert: :x:", b"Content-Length: 0", b"Content-Length: 5", b"Via: 1.1 a", b"Cookie: a=b", b": x",
+        b"X: \x7f",
+    ]
+)  # fmt: skip
+FIRST = st.sampled_from(
+    [
+        b"GET / HTTP/1.1", b"POST /a/../%61?b=\xc3 HTTP/1.1", b"BREW / HTTP/1.1", b"GET * HTTP/1.1", b"get / HTTP/1.1",
+        b"GET /x#y HTTP/1.1", b"CONNECT /a HTTP/1.1", b"GET  / HTTP/1.1", b"DELETE /../x HTTP/1.1", b"HEAD /a HTTP/1.0",
+        b"OPTIONS /\x7f HTTP/1.1", b"GET /" + b"x" * 5000 + b" HTTP/1.1",
+    ]
+)  # fmt: skip
+STATUS = st.sampled_from(
+    [
+        b"HTTP/1.1 200 OK", b"HTTP/1.1 200 ", b"HTTP/1.1 200", b"HTTP/1.1 404 Not\tFound \xff", b"HTTP/1.0 200 OK",
+        b"HTTP/1.1 204 No Content", b"HTTP/1.1 103 Early Hints", b"HTTP/1.1 304 x", b"HTTP/1.1 2000 x",
+        b"HTTP/1.1 099 x",
+    ]
+)  # fmt: skip
+RESPONSE_LINES = st.sampled_from(
+    [
+        b"Content-Length: 5", b"Content-Length: 5", b"Content-Length: 05", b"Content-Length: x", b"content-length: 0",
+        b"Transfer-Encoding: chunked", b"Connection: keep-alive", b"Connection: close", b"Connection: X-Y", b"X-Y: z",
+        b"Via: 1.1 b", b"X-Forwarded-For: q", b"Host: a", b"Upgrade: x", b"Proxy-Authenticate: x", b"Keep-Alive: 5",
+        b"X:",
+    ]
+)  # fmt: skip
+
+
+class ResponseHeard:
+    """A sink of responses."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+        self.body = b""
+
+    def response_head(self, head: ResponseHead) -> None:
+        self.told.append((head.status, head.reason, tuple(head.fields), head.version, head.has_length, head.upgrade))
+
+    def response_body(self, data: bytes) -> None:
+        self.body += data
+
+    def response_trailers(self, fields: Fields) -> None:
+        self.told.append(tuple(fields))
+
+    def response_end(self, reusable: bool) -> None:
+        self.told.append(reusable)
+
+    def response_switch(self, head: ResponseHead, data: bytes) -> None:
+        self.told.append("switch")
+
+
+def read_response(octets: bytes, size: int, *, compiled: bool) -> tuple[object, ...]:
+    heard = ResponseHeard()
+    parser = ResponseParser(heard, LIMITS, compiled=compiled)
+    parser.expect(b"GET")
+    failed = False
+    try:
+        for at in range(0, len(octets), size):
+            parser.feed(octets[at : at + size])
+    except BadMessage:
+        failed = True
+    return (heard.told, heard.body, failed or parser.eof())
+
+
+class TwoReadersTests(SynchronousTestCase):
+    """Plain heads are read in C, all others by llhttp: who reads one makes no difference."""
+
+    def setUp(self) -> None:
+        if scanner is None:
+            raise SkipTest("lbarray.http._heads is not built here")
+
+    @settings(deadline=None, max_examples=600)
+    @given(st.lists(st.tuples(FIRST, st.lists(PLAIN, max_size=5), ENDS), min_size=1, max_size=3))
+    def test_requests(self, requests: list[tuple[bytes, list[bytes], bytes]]) -> None:
+        """The same requests, and a refusal where there was one."""
+        octets = b"".join(
+            first + b"\r\nHost: b.example\r\n" + b"".join(line + b"\r\n" for line in lines) + end
+            for first, lines, end in requests
+        )
+        plain, error = read([octets])
+        other, other_error = read([octets], compiled=False)
+        self.assertEqual(plain.shown(), other.shown())
+        self.assertEqual(error and (error.why, error.answer), other_error and (other_error.why, other_error.answer))
+
+    @settings(deadline=None, max_examples=400)
+    @given(st.lists(st.tuples(LINES, ENDS), min_size=2, max_size=14))
+    def test_anything(self, lines: list[tuple[bytes, bytes]]) -> None:
+        """The same of lines in any order."""
+        octets = b"".join(line + end for line, end in lines)
+        plain, error = read([octets])
+        other, other_error = read([octets], compiled=False)
+        self.assertEqual((plain.shown(), error and error.why), (other.shown(), other_error and other_error.why))
+
+    @settings(deadline=None, max_examples=600)
+    @given(
+        STATUS,
+        st.lists(RESPONSE_LINES, max_size=4),
+        ENDS,
+        st.sampled_from([b"", b"hello", b"hel", b"hello!"]),
+        st.integers(20, 99),
+    )
+    def test_responses(self, status: bytes, lines: list[bytes], end: bytes, content: bytes, size: int) -> None:
+        """The same responses, whole or cut, with too little content and with too much."""
+        octets = status + b"\r\n" + b"".join(line + b"\r\n" for line in lines) + end + content
+        self.assertEqual(read_response(octets, size, compiled=True), read_response(octets, size, compiled=False))
+
+    def test_used(self) -> None:
+        """Most messages are plain."""
+        assert scanner is not None
+        self.assertIsNotNone(scanner.request(b"GET / HTTP/1.1\r\nHost: a\r\nAccept: */*\r\n\r\n", 0))
+        self.assertIsNotNone(scanner.response(b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 5\r\n\r\nhe"))
 
 
 class FuzzTests(SynchronousTestCase):
