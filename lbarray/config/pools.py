@@ -112,7 +112,7 @@ class Persistence:
         ``hash``: a key of the request, by groups; ``tls``: the client's TLS session.
     :ivar cookie: name of our cookie (``cookie``).
     :ivar secure: the cookie's attribute; left out: on TLS only.
-    :ivar max_age: how long browsers keep the cookie; left out: as long as they run.
+    :ivar max_age: how long browsers keep the cookie, from when it is given; left out: as long as they run.
     :ivar strip: the back end does not see the cookie.
     :ivar session_cookie: the application's cookie (``learnt``), such as ``JSESSIONID``.
     :ivar session_header: a field that has the id in requests and responses (``learnt``).

@@ -303,6 +303,19 @@ class LearntTests(SynchronousTestCase):
         self.assertEqual(len(self.table), 0)
         self.assertIsNone(self.find((b"Cookie", b"JSESSIONID=abc")))
 
+    def test_expires_by_last_use(self) -> None:
+        """The table forgets those that were not used, however many came after them, and no others."""
+        for key in (b"a", b"b", b"c"):
+            self.table.learn(key, "w0")
+            self.clock.advance(10)
+        self.table.get(b"a")
+        self.table.learn(b"b", "w1")
+        self.clock.advance(35)
+        self.assertEqual(self.table.expire(self.clock.seconds()), 0)
+        self.clock.advance(20)
+        self.assertEqual(self.table.expire(self.clock.seconds()), 1)
+        self.assertEqual([key for key, _ in self.table.entries()], [b"a", b"b"])
+
     @settings(max_examples=30, deadline=None)
     @given(st.lists(st.binary(min_size=1, max_size=3), max_size=300), st.integers(1, 20))
     def test_bounded(self, sessions: list[bytes], most: int) -> None:
