@@ -267,6 +267,8 @@ def _files(config: Config) -> Iterator[tuple[str, Path, str]]:
             yield "console.tls.client_ca", config.console.tls.client_ca, "certificates of authorities in PEM"
     if config.console.token_file is not None:
         yield "console.token_file", config.console.token_file, "a file whose first line is the API's token"
+    if config.tracing.token_file is not None:
+        yield "tracing.token_file", config.tracing.token_file, "a file whose first line is the collector's token"
     manhole = config.console.manhole
     if manhole is not None and manhole.authorized_keys is not None:
         yield "console.manhole.authorized_keys", manhole.authorized_keys, "a file of SSH public keys"

@@ -18,6 +18,7 @@ from lbarray.config.routes import Route
 from lbarray.config.scalars import Name
 from lbarray.config.scheduler import Scheduler
 from lbarray.config.services import Service, Worker
+from lbarray.config.tracing import Tracing
 from lbarray.values import Address, HashBy, PlaneService, ServiceId
 
 __all__ = ["Config"]
@@ -41,6 +42,7 @@ class Config:
     console: Console = attrs.field(factory=Console)
     access_log: AccessLog = attrs.field(factory=AccessLog)
     log: Log = attrs.field(factory=Log)
+    tracing: Tracing = attrs.field(factory=Tracing)
     process: Process = attrs.field(factory=Process)
 
     @property

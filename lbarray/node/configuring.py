@@ -16,7 +16,7 @@ from lbarray.node.array_changes import follow_array, gone_vips, hold_new_vips, l
 from lbarray.node.backend_parts import backends_settings
 from lbarray.node.process_parts import process_settings
 from lbarray.node.rewriting import rewriting_settings
-from lbarray.node.worker_parts import make_access_log, worker_settings
+from lbarray.node.worker_parts import make_access_log, make_tracing, worker_settings
 from lbarray.values import PlaneService
 from lbarray.worker.processes.parent import WorkerProcesses
 
@@ -133,6 +133,10 @@ class Configuring:
                 if new.access_log != old.access_log:
                     log = make_access_log(config=new, node_name=node.node_name, counters=node.counters)
                     node.worker.use_access_log(log)
+                if new.tracing != old.tracing:
+                    node.worker.use_tracing(
+                        make_tracing(reactor=node.reactor, config=new, node_name=node.node_name, counters=node.counters)
+                    )
             node.backends.reconfigure(
                 **backends_settings(reactor=node.reactor, config=new, secret=node.secret),
             )

@@ -10,13 +10,16 @@ from lbarray.backends.service import BackendsService
 from lbarray.config import pools as pool_config
 from lbarray.config.model import Config
 from lbarray.config.services import Tls
+from lbarray.errors import SystemRefused
 from lbarray.http.forwarding import Forwarding
 from lbarray.http.limits import Limits
+from lbarray.node.identity import program_version
 from lbarray.node.plane import segments_through_tunnels
 from lbarray.node.rewriting import rewriting_settings
 from lbarray.rewrite.service import RewriteService
 from lbarray.telemetry.access_log import AccessLog
 from lbarray.telemetry.counters import Counters
+from lbarray.telemetry.export import SpanExporter, TracingSettings
 from lbarray.worker.plugins import service_protocol
 from lbarray.worker.service import ListenerSpec, WorkerService
 from lbarray.worker.settings import HttpSettings
@@ -25,7 +28,7 @@ from lbarray.worker.tls.certificates import CertificateFiles
 from lbarray.worker.tls.contexts import ClientCertificates
 from lbarray.worker.tls.settings import TlsSettings
 
-__all__ = ["listener_specs", "make_access_log", "make_rewriting", "make_worker", "worker_settings"]
+__all__ = ["listener_specs", "make_access_log", "make_rewriting", "make_tracing", "make_worker", "worker_settings"]
 
 
 def make_rewriting(*, reactor: Any, config: Config, counters: Counters) -> RewriteService:
@@ -78,6 +81,7 @@ def make_worker(
         counters=counters,
         listening=listening,
         access_log=make_access_log(config=config, node_name=node_name, counters=counters),
+        tracing=make_tracing(reactor=reactor, config=config, node_name=node_name, counters=counters),
         **worker_settings(config=config, node_name=node_name, rewriting=rewriting),
     )
 
@@ -89,6 +93,40 @@ def make_access_log(*, config: Config, node_name: str, counters: Counters) -> Ac
         return None
     path = wanted.path or config.array.state_dir / f"access-{node_name}.log"
     return AccessLog(path=path, style=wanted.format, counters=counters, required=wanted.path is not None)
+
+
+def make_tracing(*, reactor: Any, config: Config, node_name: str, counters: Counters) -> SpanExporter | None:
+    """The export of ``[tracing]``.
+
+    :raises SystemRefused: its token cannot be read.
+    """
+    wanted = config.tracing
+    if wanted.endpoint is None:
+        return None
+    token = ""
+    if wanted.token_file is not None:
+        try:
+            token = wanted.token_file.read_text().partition("\n")[0].strip()
+        except OSError as error:
+            raise SystemRefused(
+                f"read the trace collector's token {wanted.token_file}",
+                errno=error.errno or 0,
+                advice="see tracing.token_file, and who may read that file",
+            ) from None
+    settings = TracingSettings(
+        endpoint=wanted.endpoint,
+        percent=wanted.percent,
+        queue=wanted.queue,
+        token=token,
+        resource={
+            "service.name": wanted.name,
+            "service.namespace": config.array.name,
+            "service.instance.id": node_name,
+            "service.version": program_version(),
+        },
+        version=program_version(),
+    )
+    return SpanExporter(reactor=reactor, settings=settings, counters=counters)
 
 
 def listener_specs(config: Config, node_name: str) -> list[ListenerSpec]:

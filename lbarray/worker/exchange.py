@@ -11,13 +11,14 @@ from typing import Any
 from lbarray.errors import BadInput
 from lbarray.http.events import Fields, RequestHead, ResponseHead
 from lbarray.http.heads import request_octets, trailer_octets
-from lbarray.http.tracing import ensure_trace
+from lbarray.http.tracing import Recorded, ensure_trace, follow_trace
 from lbarray.telemetry.access_log import Record
 from lbarray.values import BackendAddress, ClientAddress, Outcome
 from lbarray.worker.backend import UNSENT_LIMIT, BackendConnection, BackendFactory
 from lbarray.worker.clients import Client
 from lbarray.worker.contents import FilteredContent
 from lbarray.worker.mirror import Mirror
+from lbarray.worker.spans import spans_of
 
 __all__ = ["IDEMPOTENT", "Exchange"]
 
@@ -57,6 +58,10 @@ class Exchange:
     _backend_name = ""
     _route = ""
     _trace = b""
+    _recorded: Recorded | None = None
+    _asked: BackendAddress | None = None
+    _asked_s = 0.0
+    _attempts = 0
     _assignment: Any = None
     _backend: BackendConnection | None = None
     _head_octets = b""
@@ -89,7 +94,10 @@ class Exchange:
         self.sent_octets = 0
         self._backend_name = self._route = ""
         self._began_s = now = factory.seconds()
-        if factory.forwarding.traces:
+        if factory.tracing is not None:
+            self._trace, self._recorded = follow_trace(head, factory.tracing.samples)
+            self._asked, self._attempts = None, 0
+        elif factory.forwarding.traces:
             self._trace = ensure_trace(head)
         self.deadline = now + factory.limits.body_timeout_s
         self._window_octets = 0
@@ -246,6 +254,11 @@ class Exchange:
         repeatable = not request.has_body and request.method in IDEMPOTENT and not request.upgrade
         upgrade = bool(request.upgrade)
         self._backend_name = assignment.backend.name
+        if self._recorded is not None:
+            self._asked = assignment.backend
+            self._attempts += 1
+            if self._attempts == 1:
+                self._asked_s = self.factory.seconds()
         connection = None if fresh else assignment.idle_connection()
         while connection is not None:
             # What cannot be repeated needs a connection that the back end is not about to close.
@@ -455,6 +468,8 @@ class Exchange:
         factory = self.factory
         took_s = factory.seconds() - self._began_s if self.request is not None else 0.0
         factory.durations.observe(took_s, status, self._route)
+        if self._recorded is not None:
+            self._record(status, took_s)
         log = factory.access_log
         if log is None:
             return
@@ -488,6 +503,27 @@ class Exchange:
                 self._route,
             )
         )
+
+    def _record(self, status: int, took_s: float) -> None:
+        recorded, self._recorded = self._recorded, None
+        factory = self.factory
+        if recorded is None or self.request is None or factory.tracing is None:
+            return
+        for span in spans_of(
+            recorded,
+            request=self.request,
+            status=status,
+            client=self.client_address.host,
+            service=factory.name,
+            route=self._route,
+            tls=factory.tls,
+            began_s=self._began_s,
+            ended_s=self._began_s + took_s,
+            backend=self._asked,
+            asked_s=self._asked_s,
+            attempts=self._attempts,
+        ):
+            factory.tracing.add(span)
 
     # Time
 

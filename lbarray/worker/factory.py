@@ -42,6 +42,8 @@ class ClientFactory(ServerFactory):
     #: Makes each connection, of this factory and the client that it is counted for: a
     #: :class:`~lbarray.worker.connection.ServedConnection` or one like it.
     protocol: Any = ClientConnection
+    #: Has the spans of requests: a :class:`~lbarray.telemetry.export.SpanExporter`, or ``None``.
+    tracing: Any = None
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ from lbarray.http.forwarding import Forwarding
 from lbarray.http.limits import Limits
 from lbarray.telemetry.access_log import AccessLog
 from lbarray.telemetry.counters import Counters
+from lbarray.telemetry.export import SpanExporter
 from lbarray.values import Load
 from lbarray.worker.backend import IdleLifetimes
 from lbarray.worker.clients import Clients
@@ -56,6 +57,7 @@ class WorkerService(Service):
         proxy_protocol: Mapping[str, int] | None = None,
         listening: Callable[[ListenerSpec], socket.socket] | None = None,
         access_log: AccessLog | None = None,
+        tracing: SpanExporter | None = None,
     ) -> None:
         self._reactor = reactor
         self._specs = tuple(listeners)
@@ -72,6 +74,7 @@ class WorkerService(Service):
         self._connector: Connector | None = None
         self._listening = listening
         self._access_log = access_log
+        self._tracing = tracing
         self._listeners: dict[str, ServedService] = {}
         self._leaving: list[ServedService] = []
         self._last_load = (reactor.seconds(), 0)
@@ -83,6 +86,8 @@ class WorkerService(Service):
         self._connector = self._make_connector(*self._to_backends)
         if self._access_log is not None:
             self._access_log.start()
+        if self._tracing is not None:
+            self._tracing.startService()
         self._listeners = self._opened(self._specs)
         super().startService()
         self._sweeps.start(SWEEP_S, now=False)
@@ -141,6 +146,7 @@ class WorkerService(Service):
             access_log=self._access_log,
             name=spec.name,
         )
+        factory.tracing = self._tracing
         return factory
 
     def reconfigure(
@@ -213,6 +219,16 @@ class WorkerService(Service):
         if before is not None:
             before.stop()
 
+    def use_tracing(self, tracing: SpanExporter | None) -> None:
+        """Give the spans to this one from now on."""
+        before, self._tracing = self._tracing, tracing
+        for listener in self._all():
+            listener.factory.tracing = tracing
+        if tracing is not None and self.running:
+            tracing.startService()
+        if before is not None:
+            before.stopService()
+
     def reopen_logs(self) -> None:
         """The access log was renamed: write to a new file of its name."""
         if self._access_log is not None:
@@ -256,7 +272,8 @@ class WorkerService(Service):
                 self._sweeps.stop()
             if self._access_log is not None:
                 self._access_log.stop()
-            return None
+            ended: Deferred[None] | None = self._tracing.stopService() if self._tracing is not None else None
+            return ended
         later: Deferred[None] = Deferred()
         later.addCallback(lambda _: self._wait(until))
         self._reactor.callLater(0.05, later.callback, None)

@@ -7,7 +7,7 @@ import re
 from twisted.trial.unittest import SynchronousTestCase
 
 from lbarray.http.events import RequestHead
-from lbarray.http.tracing import ensure_trace
+from lbarray.http.tracing import ensure_trace, follow_trace
 
 TRACE = b"4bf92f3577b34da6a3ce929d0e0e4736"
 GOOD = b"00-" + TRACE + b"-00f067aa0ba902b7-01"
@@ -51,3 +51,34 @@ class TraceTests(SynchronousTestCase):
         head = self.head(GOOD, GOOD)
         self.assertNotEqual(ensure_trace(head), TRACE)
         self.assertEqual(len(head.get_all(b"traceparent")), 1)
+
+
+class FollowTests(SynchronousTestCase):
+    """Traces of which this node records spans."""
+
+    def test_sampled(self) -> None:
+        """A trace that comes sampled is recorded, whoever is asked to begin some; the back end has us as its parent."""
+        head = RequestHead(b"GET", b"/", [(b"Traceparent", GOOD), (b"tracestate", b"vendor=1")])
+        trace, recorded = follow_trace(head, lambda: False)
+        assert recorded is not None
+        self.assertEqual((trace, recorded.trace, recorded.parent), (TRACE, TRACE, b"00f067aa0ba902b7"))
+        self.assertNotEqual(recorded.span, recorded.asking)
+        self.assertEqual(head.get_all(b"traceparent"), [b"00-" + TRACE + b"-" + recorded.asking + b"-01"])
+        self.assertEqual(head.get(b"tracestate"), b"vendor=1")
+
+    def test_not_sampled(self) -> None:
+        """One that comes not sampled passes as it is."""
+        parent = GOOD[:-1] + b"0"
+        head = RequestHead(b"GET", b"/", [(b"traceparent", parent)])
+        self.assertEqual(follow_trace(head, lambda: True), (TRACE, None))
+        self.assertEqual(head.get_all(b"traceparent"), [parent])
+
+    def test_begun(self) -> None:
+        """Of those without one some are recorded; all get one."""
+        for samples in (True, False):
+            head = RequestHead(b"GET", b"/", [])
+            trace, recorded = follow_trace(head, lambda samples=samples: samples)  # type: ignore[misc]
+            self.assertEqual(recorded is not None, samples)
+            (parent,) = head.get_all(b"traceparent")
+            self.assertTrue(parent.startswith(b"00-" + trace))
+            self.assertEqual(parent[-2:], b"01" if samples else b"00")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet import reactor as global_reactor
@@ -10,6 +11,7 @@ from twisted.internet.task import deferLater
 from lbarray.http.forwarding import Forwarding
 from lbarray.telemetry.access_log import Record
 from lbarray.telemetry.durations import ends_of
+from lbarray.telemetry.spans import CLIENT, SERVER, Span
 from tests.worker.engine import OK, Backend, Client, Engine, answer
 
 reactor: Any = global_reactor
@@ -66,6 +68,33 @@ class AccessTests(Engine):
         await self.ask(self.get())
         self.assertEqual(lines[0].trace, b"")
         self.assertIn(b"traceparent: 00-" + lines[1].trace + b"-", self.servers[0].asked)
+
+    async def test_recorded(self) -> None:
+        """A recorded request leaves its span and that of asking, whose id the back end was given as its parent."""
+        self.serve(answer(OK))
+        spans: list[Span] = []
+        self.factory.tracing = SimpleNamespace(samples=lambda: True, add=spans.append)
+        await self.ask(self.get(b"/p?secret"))
+        own, asking = spans
+        self.assertEqual((own.kind, asking.kind), (SERVER, CLIENT))
+        self.assertEqual((own.parent, asking.parent, own.trace), (b"", own.span, asking.trace))
+        self.assertIn(b"traceparent: 00-" + own.trace + b"-" + asking.span + b"-01", self.servers[0].asked)
+        self.assertLessEqual(own.began_s, asking.began_s)
+        self.assertEqual(own.name, "GET */")
+        found = dict(own.attributes)
+        self.assertEqual((found["url.path"], found["http.response.status_code"]), ("/p", 200))
+        self.assertNotIn("secret", str(spans))
+        self.assertEqual(dict(asking.attributes)["lbarray.backend"], "w0")
+
+    async def test_recorded_without_back_end(self) -> None:
+        """Where nobody could be asked, there is one span, and it says that this failed."""
+        self.start([])
+        spans: list[Span] = []
+        self.factory.tracing = SimpleNamespace(samples=lambda: True, add=spans.append)
+        client = await self.connect()
+        client.transport.write(self.get())
+        await client.until(lambda: b"503" in client.got)
+        self.assertEqual([(span.kind, span.error) for span in spans], [(SERVER, True)])
 
     async def test_each_of_a_connection(self) -> None:
         """Keepalive and pipelining make no difference."""
