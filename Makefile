@@ -36,11 +36,13 @@ setup: system $(VENV)/.ready bpf
 system:
 	@tools/system-packages
 
+$(VENV)/.ready: tests/browser/requirements.txt
 $(VENV)/.ready: setup.cfg setup.py pyproject.toml lbarray/scheduler/_rows.c lbarray/rewrite/_scan.c lbarray/http/_hpack.c lbarray/http/_heads.c
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lbarray needs Python 3.11 or newer, this is " + sys.version)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing Python packages into $(VENV)"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable '.[dev]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r tests/browser/requirements.txt
 	@touch $@
 
 bpf: $(VENV)/.ready

@@ -15,30 +15,31 @@ from typing import Any
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from lbarray.testbed.nodes import twistd, wait_for
+from tests.browser.devtools import Browser, Page, axe_core
 from tests.system.ports import free_ports
 
-HERE = Path(__file__).resolve().parent
-TOOLS = HERE.parent.parent / "build" / "browser"
 TOKEN = "0123456789abcdef0123"
+#: A folder for screenshots, to look at by eye.
+PICTURES = os.environ.get("LBARRAY_PICTURES", "")
 
 
-def need_browser() -> str:
-    """Skip without chromium, or where its driver and axe-core cannot be installed; chromium's path."""
+def need_browser() -> tuple[str, str]:
+    """Chromium's path and the script of axe-core; skip where they are not, unless LBARRAY_REQUIRE_SYSTEM is set."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    missing = [name for name, there in (("chromium", chromium), ("npm", shutil.which("npm"))) if not there]
-    why = f"missing: {', '.join(missing)} (apt-get install chromium nodejs npm)" if missing else ""
-    if not why and not (TOOLS / "node_modules" / "axe-core").exists():
-        TOOLS.mkdir(parents=True, exist_ok=True)
-        shutil.copy(HERE / "package.json", TOOLS)
-        command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--silent"]
-        try:
-            done = subprocess.run(command, cwd=TOOLS, capture_output=True, text=True, check=False, timeout=120)
-            why = f"npm install failed: {done.stderr[-300:]}" if done.returncode else ""
-        except subprocess.TimeoutExpired:
-            why = "npm install did not end: no registry here?"
-    if why or chromium is None:
-        raise SkipTest(why)
-    return chromium
+    axe = axe_core()
+    if chromium is not None and axe is not None:
+        return chromium, axe
+    why = "chromium is missing (tools/system-packages)" if chromium is None else "axe-core is missing (make setup)"
+    if os.environ.get("LBARRAY_REQUIRE_SYSTEM"):
+        raise AssertionError(why)
+    raise SkipTest(why)
+
+
+VIEWS: dict[str, dict[str, Any]] = {
+    "light": {"width": 1360, "height": 900, "scheme": "light"},
+    "dark": {"width": 1360, "height": 900, "scheme": "dark"},
+    "phone": {"width": 390, "height": 844, "scheme": "light", "phone": True},
+}
 
 
 class DashboardTests(SynchronousTestCase):
@@ -88,29 +89,64 @@ class DashboardTests(SynchronousTestCase):
         wait_for(ready, "the node", 20, 0.1)
         return url
 
-    def test_looked_at(self) -> None:
-        """axe-core finds nothing in light, dark, on a phone and in the dialogs; a back end is drained by keyboard."""
-        chromium = need_browser()
-        with tempfile.TemporaryDirectory(prefix="lbarray-test-") as name:
-            url = self.start(Path(name))
-            done = subprocess.run(
-                ["node", str(HERE / "look.mjs"), url, TOKEN, "web/w1"],
-                cwd=TOOLS,
-                env={**os.environ, "CHROMIUM": chromium},
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=120,
-            )
-            self.assertEqual(done.returncode, 0, done.stderr[-3000:])
-            found: dict[str, Any] = json.loads(done.stdout)
-            views = ("light", "dark", "phone", "operating", "token-dialog", "confirm-dialog")
-            self.assertEqual({view: found["violations"][view] for view in views}, {view: [] for view in views})
-            # Nothing that the content security policy stopped, no mistake in the script, nothing wider than the screen.
-            self.assertEqual(found["errors"], [])
-            self.assertEqual(set(found["wide"].values()), {False})
-            # Buttons only with the token; the drain asks before, says what it did and shows it.
-            self.assertEqual(found["buttonsBefore"], 0)
-            self.assertIn("web/w1", found["asked"])
-            self.assertIn("no new clients", found["said"])
-            self.assertEqual(found["state"], "draining")
+    def setUp(self) -> None:
+        chromium, self.axe = need_browser()
+        folder = tempfile.TemporaryDirectory(prefix="lbarray-test-")
+        self.addCleanup(folder.cleanup)
+        self.url = self.start(Path(folder.name))
+        self.browser = Browser(chromium)
+        self.addCleanup(self.browser.close)
+
+    def open(self, **view: Any) -> Page:
+        """The page as its user sees it, with two statuses, so that there are rates."""
+        page = self.browser.page(**view)
+        page.open(self.url)
+        page.has("#link.live")
+        page.has("[data-backend]")
+        page.run("new Promise((resolve) => setTimeout(resolve, 2500))")
+        return page
+
+    def judge(self, page: Page, name: str) -> None:
+        """axe-core finds nothing, nothing is wider than the screen, no script and no policy complains."""
+        page.run(self.axe)
+        found = page.run("axe.run(document, { resultTypes: ['violations'] })")["violations"]
+        said = [f"{one['id']}: {one['help']}: {one['nodes'][0]['html'][:120]}" for one in found]
+        self.assertEqual(said, [], name)
+        self.assertFalse(page.run("document.documentElement.scrollWidth > innerWidth"), f"{name} is too wide")
+        page.look()
+        self.assertEqual(page.errors, [], name)
+        if PICTURES:
+            page.picture(Path(PICTURES) / f"{name}.png")
+
+    def test_views(self) -> None:
+        """Accessible in light, in dark and on a phone."""
+        for name, view in VIEWS.items():
+            page = self.open(**view)
+            self.judge(page, name)
+            page.close()
+
+    def test_by_keyboard(self) -> None:
+        """Without the token there is nothing to press; with it, a back end is drained, after a question."""
+        page = self.open(**VIEWS["light"])
+        self.assertEqual(page.run("document.querySelectorAll('[data-act]').length"), 0)
+        page.focus("#sign")
+        page.press("Enter")
+        page.has("#token-dialog[open]")
+        self.judge(page, "token-dialog")
+        page.focus("#token")
+        page.type(TOKEN)
+        for key in ("Tab", "Tab", "Enter"):
+            page.press(key)
+        drain = '[data-act="drain-web/w1"]'
+        page.has(drain)
+        self.judge(page, "operating")
+        page.focus(drain)
+        page.press("Enter")
+        page.has("#confirm-dialog[open]")
+        self.judge(page, "confirm-dialog")
+        self.assertIn("web/w1", page.text("#confirm-title"))
+        page.focus("#confirm-ok")
+        page.press("Enter")
+        page.has("#said:not([hidden])")
+        self.assertIn("no new clients", page.text("#said"))
+        page.has('[data-backend="web/w1"][data-state="draining"]')
