@@ -227,7 +227,8 @@ def _network(config: Config, name: str, machine: Machine) -> Iterator[Finding]:
             yield _verdict(
                 " via " not in route,
                 f"node {other} ({node.address}) is {'behind a router' if ' via ' in route else 'a neighbour'}",
-                "nodes meet in one segment; across segments: see the chapter on encapsulation",
+                "packets go there in a tunnel (array.nodes.NAME.tunnel); VRRP passes no router: set failover.unicast "
+                'and failover.unicast_min_ttl, or failover.mode = "bgp"',
                 "warn",
             )
     strict = [each for each in ("all", interface) if machine.sysctl(f"net.ipv4.conf.{each}.rp_filter") == "1"]

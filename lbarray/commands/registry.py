@@ -13,6 +13,16 @@ from lbarray.commands.client import NodeClient
 __all__ = ["Commands", "connect", "show"]
 
 
+class _Version(argparse.Action):
+    """Prints the version. It is looked up only then: a command line should be quick."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *rest: object) -> None:
+        from lbarray.node.identity import program_version
+
+        print(f"lbarray {program_version()}")
+        parser.exit()
+
+
 class Commands:
     """The command line's parser while it is being put together."""
 
@@ -21,6 +31,7 @@ class Commands:
             prog="lbarray",
             description="Work with a load balancing array. The daemon itself: twistd lbarray --help",
         )
+        self.parser.add_argument("--version", nargs=0, action=_Version, help="which lbarray this is")
         self._commands = self.parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(self, name: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
