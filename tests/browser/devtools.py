@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import importlib.util
 import json
 import os
@@ -55,10 +56,17 @@ class Browser:
         its_in, self._out = os.pipe()
         self._in, its_out = os.pipe()
         command = [chromium, *_FLAGS, f"--user-data-dir={self._profile}", "about:blank"]
-        # It reads descriptor 3 and writes descriptor 4.
+
+        def place() -> None:
+            """It reads descriptor 3 and writes descriptor 4; both ends first go where neither is."""
+            reads, writes = (fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (its_in, its_out))
+            os.dup2(reads, 3)
+            os.dup2(writes, 4)
+
         self._process = subprocess.Popen(
-            ["sh", "-c", f'exec "$@" 3<&{its_in} 4>&{its_out}', "sh", *command],
-            pass_fds=(its_in, its_out),
+            command,
+            preexec_fn=place,  # noqa: PLW1509  (this process has no threads but the reactor's idle ones)
+            pass_fds=(3, 4),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

@@ -109,7 +109,7 @@ class DoctorTests(SynchronousTestCase):
         self.found(
             "warn",
             "node b (192.0.2.2) is behind a router",
-            "segment",
+            "tunnel",
             **{"ip -o route get 192.0.2.2": "192.0.2.2 via 10.0.0.254 dev eth0"},
         )
 

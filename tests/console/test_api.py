@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from openapi_spec_validator import OpenAPIV31SpecValidator
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -217,6 +218,10 @@ class DocumentTests(ApiCase):
         schema = document["paths"]["/actions/drain-backend"]["post"]["requestBody"]["content"]["application/json"]
         self.assertEqual(schema["schema"]["required"], ["pool", "backend"])
         self.assertEqual(schema["schema"]["properties"]["draining"]["type"], "boolean")
+
+    def test_valid(self) -> None:
+        """It is OpenAPI 3.1, by another's judgement."""
+        OpenAPIV31SpecValidator(self.ask("GET", "/openapi.json").json).validate()
 
     def test_every_page(self) -> None:
         """Every GET that it describes is answered with the type that it says."""

@@ -9,7 +9,9 @@ import shutil
 import subprocess
 from collections import Counter
 from typing import Any
+from urllib.parse import urlencode
 
+from openapi_spec_validator import OpenAPIV31SpecValidator
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from lbarray.testbed.namespaces import remove_leftovers, run
@@ -153,6 +155,45 @@ class ArrayTests(SynchronousTestCase):
         metrics = self.it.host("a").run("curl", "-s", "http://127.0.0.1:9080/metrics")
         self.assertIn('lbarray_vip_owner{router="main",vip="10.77.0.100"} 1.0', metrics)
         self.assertIn('lbarray_backend_up{backend="w1",pool="web"} 1.0', metrics)
+
+    #: Values for the arguments of questions.
+    ARGUMENTS = {"client": "10.77.0.9", "port": "4000", "worker": "b", "limit": "10"}
+
+    def test_every_path(self) -> None:
+        """The OpenAPI document of a real node is valid, and each of its paths does what it says."""
+        document = self.asked("GET", "/openapi.json")[1]
+        OpenAPIV31SpecValidator(document).validate()
+        for path, item in document["paths"].items():
+            for method, operation in item.items():
+                self.exercise(method.upper(), path, operation)
+
+    def exercise(self, method: str, path: str, operation: Any) -> None:
+        if path == "/live":  # it never ends: tested where a page listens
+            return
+        parameters = {each["name"]: each["required"] for each in operation.get("parameters", ())}
+        self.assertLessEqual(parameters.keys(), self.ARGUMENTS.keys(), f"{path}: say here what to ask with")
+        query = urlencode({name: self.ARGUMENTS[name] for name in parameters})
+        if method == "GET":
+            status, said = self.asked("GET", f"{path}?{query}" if query else path)
+            self.assertEqual(status, 200, f"{path}: {said}")
+            return
+        # Every action judges what it is given before it does anything, and says so in the one shape.
+        status, said = self.asked("POST", path, {"no-such-argument": 1})
+        self.assertEqual((status, said["error"]["reason"]), (400, "bad_argument"), path)
+        needed = operation["requestBody"]["content"]["application/json"]["schema"]["required"]
+        if needed:
+            status, said = self.asked("POST", path, {})
+            self.assertEqual((status, said["error"]["reason"]), (400, "bad_argument"), path)
+            self.assertIn(needed[0], said["error"]["message"])
+
+    def asked(self, method: str, target: str, content: object = None) -> tuple[int, Any]:
+        """What node b answers over its Unix socket."""
+        command = ["curl", "-s", "-w", "\\n%{http_code}", "-X", method, "--max-time", "20"]
+        if content is not None:
+            command += ["-H", "Content-Type: application/json", "-d", json.dumps(content)]
+        command += ["--unix-socket", f"{self.it.folder}/state/b.sock", f"http://localhost{target}"]
+        body, _, status = self.it.host("b").run(*command).rpartition("\n")
+        return int(status), json.loads(body) if body[:1] == "{" else body
 
 
 class TakeoverTests(SynchronousTestCase):
