@@ -28,13 +28,13 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("telemetry",),
     ("config",),
     ("bpf",),
-    ("values", "errors"),
+    ("values", "errors", "sequences"),
 )
 FRIENDS = {("values", "errors")}
 RANK = {room: row for row, rooms in enumerate(ROWS) for room in rooms}
 
 #: Rooms whose cores must stay free of the reactor.
-NO_TWISTED = ("http", "config", "values", "errors")
+NO_TWISTED = ("http", "config", "values", "errors", "sequences")
 
 
 def modules() -> Iterator[tuple[Path, str]]:

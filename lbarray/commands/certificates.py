@@ -13,10 +13,7 @@ __all__ = ["add"]
 
 def add(commands: Commands) -> None:
     """``certs``."""
-    command = commands.add_remote("certs", certs)
-    command.add_argument(
-        "what", nargs="?", choices=["show", "reload"], default="show", help="show (the default), reload"
-    )
+    commands.add_showing("certs", certs, instead="reload")
 
 
 def certs(arguments: argparse.Namespace) -> int:

@@ -190,6 +190,17 @@ def _refusal(status: int, octets: bytes) -> NodeAnswered:
         return NodeAnswered(status, "unknown", f"the node answered with status {status}: {said}")
 
 
+def _listened_to(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+        except OSError:
+            return True  # of somebody else: it may well live
+    return True
+
+
 def _only_socket(folder: Path) -> Path:
     try:
         found = sorted(path for path in folder.iterdir() if path.suffix == ".sock")
@@ -197,6 +208,9 @@ def _only_socket(folder: Path) -> Path:
         raise SystemRefused(f"look for a node's socket in {folder}", errno=error.errno or 0, advice=RUNNING) from None
     if not found:
         raise SystemRefused(f"find a node's socket in {folder}", detail="none is there", advice=RUNNING)
+    if len(found) > 1:
+        # A node that was killed leaves its socket behind.
+        found = [path for path in found if _listened_to(path)] or found
     if len(found) > 1:
         names = ", ".join(path.stem for path in found)
         raise SystemRefused(

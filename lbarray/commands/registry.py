@@ -55,6 +55,13 @@ class Commands:
         command.add_argument("--json", action="store_true", help="what the node answered, for programs")
         return command
 
+    def add_showing(self, name: str, run: Callable[[argparse.Namespace], int], *, instead: str) -> None:
+        """A remote command that shows what there is, or does something about it: ``arguments.what`` says which."""
+        command = self.add_remote(name, run)
+        command.add_argument(
+            "what", nargs="?", choices=["show", instead], default="show", help=f"show (the default), {instead}"
+        )
+
 
 def connect(arguments: argparse.Namespace) -> NodeClient:
     """The node that the arguments of a remote command mean.

@@ -13,10 +13,7 @@ __all__ = ["add"]
 
 def add(commands: Commands) -> None:
     """``workers``."""
-    command = commands.add_remote("workers", workers)
-    command.add_argument(
-        "what", nargs="?", choices=["show", "replace"], default="show", help="show (the default), replace"
-    )
+    commands.add_showing("workers", workers, instead="replace")
 
 
 def workers(arguments: argparse.Namespace) -> int:

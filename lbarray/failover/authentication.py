@@ -15,6 +15,7 @@ import struct
 from collections.abc import Sequence
 
 from lbarray.failover.packet import BadAdvertisement
+from lbarray.sequences import SequenceWindow
 from lbarray.values import Address
 
 __all__ = ["MAX_SKEW_S", "TRAILER_OCTETS", "Authenticator"]
@@ -37,28 +38,6 @@ class _Key:
         return hmac.digest(self.octets, octets, "sha256")
 
 
-class _Window:
-    """The sequence numbers of one incarnation of one sender that have been seen (as RFC 4303 §3.4.3)."""
-
-    __slots__ = ("highest", "incarnation", "seen")
-
-    def __init__(self, incarnation: int, sequence: int) -> None:
-        self.incarnation = incarnation
-        self.highest = sequence
-        self.seen = 1
-
-    def admit(self, sequence: int) -> bool:
-        ahead = sequence - self.highest
-        if ahead > 0:
-            self.seen = ((self.seen << ahead) | 1) & ((1 << WINDOW) - 1) if ahead < WINDOW else 1
-            self.highest = sequence
-            return True
-        if ahead <= -WINDOW or self.seen >> -ahead & 1:
-            return False
-        self.seen |= 1 << -ahead
-        return True
-
-
 class Authenticator:
     """Signs what this node says and verifies what others say, for all virtual routers of one address family.
 
@@ -72,7 +51,7 @@ class Authenticator:
         self._keys = {key.id: key for key in keys}
         self._incarnation = incarnation
         self._sequence = 0
-        self._windows: dict[Address, _Window] = {}
+        self._windows: dict[Address, tuple[int, SequenceWindow]] = {}
 
     def sign(self, message: bytes, source: Address, wall_clock: float) -> bytes:
         """The message with its trailer."""
@@ -94,8 +73,8 @@ class Authenticator:
         head = trailer[: _HEAD.size]
         if key is None or not hmac.compare_digest(key.sign(source.packed + message + head), trailer[_HEAD.size :]):
             raise BadAdvertisement("wrong_key", f"advertisement from {source} that is signed with another key")
-        window = self._windows.get(source)
-        if window is None or incarnation > window.incarnation:
+        known, window = self._windows.get(source, (-1, SequenceWindow(WINDOW)))
+        if incarnation > known:
             skew = sent_ms / 1000 - wall_clock
             if abs(skew) > MAX_SKEW_S:
                 raise BadAdvertisement(
@@ -103,7 +82,8 @@ class Authenticator:
                     f"advertisement from {source} that is {skew:+.0f} s off our clock: an old recording, or the "
                     "clocks differ (timedatectl)",
                 )
-            self._windows[source] = _Window(incarnation, sequence)
-        elif incarnation < window.incarnation or not window.admit(sequence):
+            window = SequenceWindow(WINDOW)
+            self._windows[source] = (incarnation, window)
+        if incarnation < known or not window.admit(sequence):
             raise BadAdvertisement("replayed", f"advertisement from {source} that was there before")
         return message

@@ -18,6 +18,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from lbarray.errors import Unreadable
+from lbarray.sequences import SequenceWindow
 
 __all__ = ["LONGEST", "BadDatagram", "DatagramCodec", "Kind", "ReplayGuard", "Stamp"]
 
@@ -142,9 +143,7 @@ def _nonce(sequence: int) -> bytes:
 @attrs.define
 class _Seen:
     incarnation: int
-    newest: int = 0
-    #: Bit n: sequence ``newest - n`` was there.
-    window: int = 0
+    window: SequenceWindow
     heartbeat: int = 0
 
 
@@ -175,17 +174,10 @@ class ReplayGuard:
             )
         seen = self._seen.get(name)
         if seen is None or stamp.incarnation > seen.incarnation:
-            seen = _Seen(stamp.incarnation)
-        behind = seen.newest - stamp.sequence
-        old = behind >= self.WINDOW or (behind >= 0 and seen.window >> behind & 1)
+            seen = _Seen(stamp.incarnation, SequenceWindow(self.WINDOW))
         overtaken = stamp.kind is not Kind.MESSAGE and stamp.sequence <= seen.heartbeat
-        if stamp.incarnation < seen.incarnation or stamp.sequence < 1 or old or overtaken:
+        if stamp.incarnation < seen.incarnation or overtaken or not seen.window.admit(stamp.sequence):
             raise BadDatagram("replayed", f"a datagram of node {name} that was there before")
-        if behind < 0:
-            seen.window = (seen.window << -behind | 1) & ((1 << self.WINDOW) - 1) if -behind < self.WINDOW else 1
-            seen.newest = stamp.sequence
-        else:
-            seen.window |= 1 << behind
         if stamp.kind is not Kind.MESSAGE:
             seen.heartbeat = stamp.sequence
         self._seen[name] = seen

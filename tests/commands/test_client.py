@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,6 @@ class SocketTests(TestCase):
 
     async def test_leftover(self) -> None:
         """The socket of a killed node is replaced."""
-        import socket
-
         from twisted.internet import reactor
 
         path = socket_path(self.folder, "a")
@@ -118,10 +117,24 @@ class SocketTests(TestCase):
             '[pools.p.backends.b]\naddress = "127.0.0.1:1"\n'
         )
         self.assertEqual(NodeClient.find(config=config).where, str(self.folder / "a.sock"))
-        (self.folder / "b.sock").touch()
+        other = socket.socket(socket.AF_UNIX)
+        self.addCleanup(other.close)
+        other.bind(str(self.folder / "b.sock"))
+        other.listen()
         error: SystemRefused = self.assertRaises(SystemRefused, NodeClient.find, config=config)
         self.assertIn("a, b", str(error))
         self.assertEqual(NodeClient.find(config=config, node="b").where, str(self.folder / "b.sock"))
+
+    async def test_killed_beside(self) -> None:
+        """Of several sockets those count that somebody listens at: a killed node's makes nobody choose."""
+        with socket.socket(socket.AF_UNIX) as killed:
+            killed.bind(str(self.folder / "b.sock"))
+        config = self.folder.parent / "lbarray.toml"
+        config.write_text(
+            f'[array]\nstate_dir = "{self.folder}"\n[services.http]\naddress = "127.0.0.1"\nport = 8080\n'
+            '[pools.p.backends.b]\naddress = "127.0.0.1:1"\n'
+        )
+        self.assertEqual(NodeClient.find(config=config).where, str(self.folder / "a.sock"))
 
     async def test_nobody(self) -> None:
         """Where no node listens, the command says so and what to do."""
