@@ -38,4 +38,6 @@ def _rows(found: Mapping[str, object]) -> str:
             rows.append(
                 [service, names, each["kind"], each["not_after"], each["days_left"], each["stapled"], each["file"]]
             )
+    if not rows:
+        return "no service of this node has TLS"
     return table(["service", "names", "kind", "good until", "days left", "stapled", "file"], rows)

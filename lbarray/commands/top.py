@@ -76,7 +76,10 @@ def _age(seconds: object) -> str:
 def _table(title: str, *heads: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
     for head in heads:
-        table.add_column(head.lstrip("#"), justify="right" if head.startswith("#") else "left", no_wrap=True)
+        name = head.lstrip("#")
+        # On a narrow terminal what a check said gives way, not what the figures are.
+        least = None if name == "last check" else len(name)
+        table.add_column(name, justify="right" if head.startswith("#") else "left", no_wrap=True, min_width=least)
     return table
 
 

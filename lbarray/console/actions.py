@@ -92,12 +92,16 @@ class Action:
 
 
 class Actions:
-    """The actions of one node, by name. Each change is logged with who asked for it."""
+    """The actions of one node, by name. Each change is logged with who asked for it.
+
+    :param absent: why a node like this one has not what others have, by the action's name.
+    """
 
     log = Logger()
 
-    def __init__(self, actions: Iterable[Action] = ()) -> None:
+    def __init__(self, actions: Iterable[Action] = (), absent: Mapping[str, str] | None = None) -> None:
         self._actions: dict[str, Action] = {}
+        self._absent = dict(absent or {})
         for action in actions:
             self.add(action)
 
@@ -118,6 +122,8 @@ class Actions:
         try:
             return self._actions[name]
         except KeyError:
+            if name in self._absent:
+                raise UnknownAction(f"{name}: {self._absent[name]}") from None
             known = ", ".join(sorted(self._actions)) or "none"
             raise UnknownAction(f"no action {name[:80]!r} on this node; there are: {known}") from None
 

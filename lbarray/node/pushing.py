@@ -168,14 +168,14 @@ class Pushing:
 
     def _said(self, new: ConfigFile, found: list[Difference], others: list[str], stage: bool) -> dict[str, object]:
         nodes = [self._node.node_name, *others]
-        does = "have it in their files and run it after their next restart" if stage else "run it"
+        does = "have it in their files, to run it after a restart" if stage else "runs it" if not others else "run it"
         listed = "".join(f"\n  {difference}" for difference in found) or " nothing differs"
         return {
             "version": new.version,
             "nodes": nodes,
             "staged": stage,
             "differences": [attrs.asdict(difference) for difference in found],
-            "said": f"configuration {new.version}: nodes {', '.join(nodes)} {does}:{listed}",
+            "said": f"configuration {new.version}: node{'s' if others else ''} {', '.join(nodes)} {does}:{listed}",
         }
 
     # Judging and taking up, here

@@ -12,9 +12,9 @@ from lbarray.commands.top import screen
 from tests.console.test_console import PARTS
 
 
-def drawn(before: dict[str, Any], now: dict[str, Any]) -> str:
+def drawn(before: dict[str, Any], now: dict[str, Any], width: int = 160) -> str:
     out = io.StringIO()
-    Console(file=out, width=160).print(screen(before, now))
+    Console(file=out, width=width).print(screen(before, now))
     return out.getvalue()
 
 
@@ -46,6 +46,13 @@ class ScreenTests(SynchronousTestCase):
         text = drawn(now, now)
         for word in ("192.0.2.1", "missing", "web/w1", "up", "status 200", "0123abc", "90 s"):
             self.assertIn(word, text)
+
+    def test_narrow(self) -> None:
+        """On 80 columns every figure has its whole head; what a check said gives way."""
+        now = status(90.0, **PARTS)
+        text = drawn(now, now, width=80)
+        for head in ("back end", "address", "state", "requests/s", "in hand", "failed/s", "idle"):
+            self.assertIn(head, text)
 
     def test_nothing(self) -> None:
         """A node without these parts has a screen all the same."""
