@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from lbarray.commands.registry import Commands, connect, show
@@ -49,10 +50,11 @@ def flows(arguments: argparse.Namespace) -> int:
 def capture(arguments: argparse.Namespace) -> int:
     """Write a sample of the packets to and from the VIPs on this machine's interface to a pcap file; needs root.
 
-    Bounded in time, number and size. Packets that a plane in native XDP forwards never reach the kernel's taps: there,
-    capture on a worker, or at the switch.
+    Bounded in time, number and size. What an XDP plane forwards or drops never reaches the kernel's taps, and the
+    command says so: capture that on a worker.
     """
     from lbarray.config.load import load
+    from lbarray.kernel.attachments import has_xdp
     from lbarray.kernel.capture import Bounds, capture_packets
     from lbarray.node import node_name
 
@@ -63,6 +65,12 @@ def capture(arguments: argparse.Namespace) -> int:
     bounds = Bounds(
         sample=arguments.sample, seconds=arguments.seconds, packets=arguments.packets, octets=arguments.octets
     )
+    if has_xdp(interface):
+        print(
+            f"an XDP program on {interface} sees packets before this capture: those that it forwards or drops are not "
+            'in it. Capture them on the workers, or run this node with scheduler.plane = "tc" meanwhile',
+            file=sys.stderr,
+        )
     written, missed = capture_packets(interface, vips, arguments.out, bounds)
     lost = f"; the kernel dropped {missed} more because we were too slow: use --sample" if missed else ""
     print(f"{written} packets of {interface} in {arguments.out}{lost}")

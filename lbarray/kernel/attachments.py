@@ -6,8 +6,9 @@ import ctypes
 import errno
 
 from lbarray.kernel.libbpf import Program, library
+from lbarray.kernel.links import link
 
-__all__ = ["Classifier", "Xdp"]
+__all__ = ["Classifier", "Xdp", "has_xdp"]
 
 _INGRESS = 1
 _REPLACE = 1
@@ -33,6 +34,17 @@ class _TcOptions(ctypes.Structure):
         ("priority", ctypes.c_uint32),
         ("padding", ctypes.c_uint32),
     ]
+
+
+def has_xdp(interface: str) -> bool:
+    """Is there an XDP program on an interface, in the driver or before the kernel's own path?
+
+    :raises SystemRefused: there is no such interface, or no libbpf.
+    """
+    found = ctypes.c_uint32(0)
+    code = library().c.bpf_xdp_query_id(link(interface).index, 0, ctypes.byref(found))
+    library().said.clear()
+    return not code and bool(found.value)
 
 
 class Classifier:

@@ -6,6 +6,7 @@ import mmap
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from lbarray.errors import SystemRefused
@@ -77,6 +78,8 @@ class BpfPlane:
     :ivar mtu: octets that a packet may have on its way through tunnels; the interface's unless set.
     :param object_path: gives the compiled program, building it where it must.
     """
+
+    log = Logger()
 
     def __init__(
         self,
@@ -164,6 +167,9 @@ class BpfPlane:
             self._attachment.attach(self.program)
         except SystemRefused as error:
             return f"the packet program was taken away from {self._interface}, and {error}"
+        self.log.warn(
+            "the packet program was taken away from {interface}; it is back: who changes it?", interface=self._interface
+        )
         return ""
 
     def detach(self) -> None:

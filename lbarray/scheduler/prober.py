@@ -321,8 +321,9 @@ class ProbeService(Service):
         if heard.answer is Answer.ACCEPTED:
             if pending.worker in self._workers:
                 self._wire.send(reset(pending.probe), self._target_for(self._workers[pending.worker]))
-            if pending.full:
+            if pending.full and pending.worker in self._small_only:
                 self._small_only.discard(pending.worker)
+                self.log.info("worker {name} answers large packets again", name=pending.worker)
             self._table.passed(pending.worker, pending.service)
         else:
             self._table.failed(pending.worker, pending.service, "it refuses: nothing listens there")

@@ -215,6 +215,10 @@ class Network:
         port = f"p-{name}"[:15]
         run(["ip", "-n", self._switch, "link", "set", port, "up" if up else "down"])
 
+    def limit(self, name: str, mtu: int) -> None:
+        """The switch loses frames to this host with packets larger than so many octets."""
+        run(["ip", "-n", self._switch, "link", "set", f"p-{name}"[:15], "mtu", str(mtu)])
+
     def close(self) -> None:
         """Remove everything. Idempotent."""
         for host in self.hosts.values():

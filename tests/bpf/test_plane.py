@@ -7,6 +7,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from lbarray.errors import SystemRefused
+from lbarray.kernel.attachments import has_xdp
 from lbarray.kernel.journal import Journal
 from lbarray.scheduler.auto_plane import AutoPlane, Candidate
 from lbarray.scheduler.bpf_plane import BpfPlane, undoers
@@ -60,6 +61,15 @@ class GenericXdpPlaneTests(TcPlaneTests):
     """As generic XDP."""
 
     mode = "xdp-generic"
+
+    def test_seen(self) -> None:
+        """Others can see that there is an XDP program, and when it is gone."""
+        plane = make_plane(self, self.mode)
+        self.assertFalse(has_xdp("lo"))
+        plane.attach()
+        self.assertTrue(has_xdp("lo"))
+        plane.detach()
+        self.assertFalse(has_xdp("lo"))
 
     def test_taken(self) -> None:
         """Another XDP program is left alone, and named as the reason."""

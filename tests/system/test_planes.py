@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from lbarray.testbed.nodes import NODES, Array
@@ -47,5 +50,14 @@ class PlaneTests(SynchronousTestCase):
         self.assertEqual([name for name, listed in tables.items() if "lbarray_packet" in listed], ["a"])
 
     def test_generic_xdp(self) -> None:
-        """eBPF before the kernel's own receive path."""
-        self.carry("xdp-generic")
+        """eBPF before the kernel's own receive path, where no capture sees what it forwards: that is said."""
+        array = self.carry("xdp-generic")
+        said = self.capture(array, "a")
+        self.assertIn("an XDP program on eth0 sees packets before this capture", said)
+
+    def capture(self, array: Array, name: str) -> str:
+        """What ``lbarray capture`` says on a node."""
+        command = shlex.join(
+            [sys.executable, "-m", "lbarray", "capture", str(array.config), "/dev/null", "--node", name]
+        )
+        return array.host(name).run("sh", "-c", f"{command} --seconds 0.3 2>&1")
