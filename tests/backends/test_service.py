@@ -159,6 +159,28 @@ class QueueTests(ServiceCase):
         self.start(settings, each=", max_requests = 1")
         return [self.assign() for _ in range(count)]
 
+    def test_connections_of_the_pool(self) -> None:
+        """A pool's ``max_connections``: who waits idle elsewhere goes for a new one, and busy ones are not exceeded."""
+        self.start("max_connections = 2")
+        closed: list[str] = []
+
+        class Connection:
+            def __init__(self, name: str) -> None:
+                self.name = name
+
+            def close(self) -> None:
+                closed.append(self.name)
+
+        for name in ("w1", "w2"):
+            assignment = self.assign()
+            self.assertEqual(assignment.backend.name, name)
+            assignment.keep_connection(Connection(name))
+            assignment.finished(Outcome.ANSWERED)
+        third = self.assign()
+        self.assertEqual((third.backend.name, third.idle_connection(), closed), ("w3", None, ["w1"]))
+        self.assign()
+        self.refused()
+
     def test_waits(self) -> None:
         """A request that finds no room gets it when there is some."""
         busy = self.fill("queue = 2")
