@@ -24,7 +24,17 @@ from typing import Self
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["CONTENDER_CPU", "LOAD_CPU", "Bench", "cpu_of", "idle_s", "ratio_table", "single_table", "wrk"]
+__all__ = [
+    "CONTENDER_CPU",
+    "LOAD_CPU",
+    "Bench",
+    "cpu_of",
+    "idle_s",
+    "ratio_table",
+    "single_table",
+    "targets_table",
+    "wrk",
+]
 
 CONTENDER_CPU, LOAD_CPU = 0, 1
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -112,7 +122,9 @@ class Bench:
         """The last lines of every process."""
         return "\n".join(f"{path.name}: {path.read_text()[-800:]}" for path in self.folder.glob("*.log"))
 
-    def nginx(self, name: str, servers: str, *, inside: Sequence[str] = (), cpu: int = LOAD_CPU) -> None:
+    def nginx(
+        self, name: str, servers: str, *, inside: Sequence[str] = (), cpu: int = LOAD_CPU
+    ) -> subprocess.Popen[bytes]:
         """An nginx of one process on the load's processor."""
         work = self.folder / name
         work.mkdir()
@@ -124,7 +136,7 @@ class Bench:
             f"http {{ access_log off; keepalive_requests 100000000; sendfile on; tcp_nodelay on; {paths}\n"
             f"{servers}\n}}\n"
         )
-        self.start("nginx", "-e", f"{work}/error.log", "-c", f"{work}/nginx.conf", cpu=cpu, inside=inside)
+        return self.start("nginx", "-e", f"{work}/error.log", "-c", f"{work}/nginx.conf", cpu=cpu, inside=inside)
 
     def rounds(self, contenders: Mapping[str, Callable[[], Row]], rounds: int = ROUNDS) -> dict[str, list[Row]]:
         """Each contender once per round."""
@@ -135,12 +147,12 @@ class Bench:
         return rows
 
 
-def wrk(url: str, *options: str, connections: int = 32, inside: Sequence[str] = ()) -> Row:
+def wrk(url: str, *options: str, connections: int = 32, inside: Sequence[str] = (), seconds: float = SECONDS) -> Row:
     """Load for a few seconds: ``rps`` and ``requests``.
 
     :raises RuntimeError: some of them failed.
     """
-    command = [*inside, "taskset", "-c", str(LOAD_CPU), "wrk", "-t1", f"-c{connections}", f"-d{SECONDS:g}s", *options]
+    command = [*inside, "taskset", "-c", str(LOAD_CPU), "wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", *options]
     out = subprocess.run([*command, url], capture_output=True, text=True, check=False).stdout
     found = re.search(r"(\d+) requests in", out)
     rate = re.search(r"Requests/sec:\s+([\d.]+)", out)
@@ -181,6 +193,30 @@ def ratio_table(
     _add_result(name, title, {"median": medians, "against": against, "rounds": rounds})
 
 
+def targets_table(
+    name: str,
+    title: str,
+    rows: Mapping[str, Sequence[Row]],
+    *,
+    against: Sequence[Row],
+    targets: Mapping[str, float],
+) -> None:
+    """Say which of the ratios to ``against`` meet their targets: at least those above 1, at most those below."""
+    verdicts: dict[str, dict[str, object]] = {}
+    for contender, measured in rows.items():
+        for column, target in targets.items():
+            ratio = _median(measured, column) / _median(against, column)
+            met = ratio >= target if target > 1 else ratio <= target
+            verdicts.setdefault(contender, {})[column] = {"ratio": ratio, "target": target, "met": met}
+            sign = "≥" if target > 1 else "≤"
+            print(f"  {contender}: {column} {ratio:.2f} (target {sign} {target:g}): {'met' if met else 'MISSED'}")
+    _add_result(name, title, verdicts)
+
+
+def _median(rows: Sequence[Row], column: str) -> float:
+    return statistics.median(row[column] for row in rows)
+
+
 def single_table(name: str, title: str, rows: Mapping[str, Sequence[Row]]) -> None:
     """Print medians of what has no peer to be compared with, and add them to the results of ``name``."""
     columns = list(next(iter(rows.values()))[0])
@@ -195,7 +231,7 @@ def single_table(name: str, title: str, rows: Mapping[str, Sequence[Row]]) -> No
     _add_result(name, title, {"median": medians, "rounds": {key: list(value) for key, value in rows.items()}})
 
 
-def _add_result(name: str, title: str, result: dict[str, object]) -> None:
+def _add_result(name: str, title: str, result: Mapping[str, object]) -> None:
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     whole = json.loads(path.read_text()) if path.exists() else {}

@@ -1,30 +1,75 @@
 """The packet path beside others, in the same place. ``python -m benchmarks scheduler``
 
-A client, a scheduler and workers (nginx) as namespaces on one switch, with one worker and with three. The scheduler's
-receiving work is steered to processor 0, everything else to processor 1; ``us`` is processor 0's time per request.
-HAProxy and nginx end connections and carry the answers; nftables and lbarray pass the clients' packets on, and the
-workers answer directly.
+A client, a scheduler and workers (nginx) as namespaces on one switch, with one worker and with three. HAProxy and
+nginx end connections and carry the answers; nftables and lbarray pass the clients' packets on, and the workers answer
+directly.
+
+There are two processors, and each contender is measured twice in each round:
+
+* *alone*: the scheduler's node has processor 0, everything else processor 1, which is then the limit. ``ms/1000`` is
+  what 1,000 requests take of processor 0: the scheduler's process, its system calls, and all that the kernel does for
+  its packets, interrupts included (:mod:`benchmarks.soaker`).
+* *array*: scheduler and workers share processor 0, client and switch have processor 1. ``requests/s`` is what one
+  processor of an array can serve, whatever it spends on scheduling. ``array`` and ``client`` are the busy parts of both
+  processors: the array is the limit where it is near 1.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.harness import CONTENDER_CPU, LOAD_CPU, ROUNDS, Bench, Row, idle_s, ratio_table, wrk
+import attrs
+
+from benchmarks.harness import (
+    CONTENDER_CPU,
+    LOAD_CPU,
+    ROUNDS,
+    Bench,
+    Row,
+    idle_s,
+    ratio_table,
+    targets_table,
+    wrk,
+)
+from benchmarks.soaker import Soaker
 from lbarray.bpf.build import compile_program
 from lbarray.testbed.namespaces import Host, Network
+from lbarray.testbed.nodes import wait_for
 
 VIP = "10.78.0.100"
 WORKERS = {f"w{number}": f"10.78.0.{10 + number}" for number in (1, 2, 3)}
 MIB = 1 << 20
 STREAM_MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
+#: Of each measurement: with three rounds the whole takes some eleven minutes.
+SECONDS = float(os.environ.get("BENCH_SECONDS", "2"))
+#: Of the planes that the kernel runs, against HAProxy: requests per second, and processor time per request.
+FASTER, CHEAPER = 1.5, 5.0
 
 Stop = Callable[[], None]
+
+
+@attrs.frozen
+class Load:
+    """What is asked. ``connections``: as many at a time."""
+
+    name: str
+    path: str
+    connections: int
+    options: tuple[str, ...] = ()
+    octets: int = 0
+
+
+LOADS = (
+    Load("keepalive, 50 octets", "small", 48),
+    Load("a connection per request", "small", 48, ("-H", "Connection: close")),
+    Load("downloads of 1 MiB", "1m", 8, octets=MIB),
+)
 
 
 def main() -> None:
@@ -48,44 +93,109 @@ class Place:
         # XDP meets packets as they would be on a wire: with checksums, and none larger than the wire allows.
         self._client.run("ethtool", "-K", "eth0", "tx", "off")
         (bench.folder / "1m").write_bytes(b"x" * MIB)
+        self._servers: dict[str, subprocess.Popen[bytes]] = {}
         for name, address in WORKERS.items():
-            _worker(bench, network.add(name, f"{address}/24"), name)
-            network.steer(name, host_cpu=LOAD_CPU, port_cpu=LOAD_CPU)
+            self._servers[name] = _worker(bench, network.add(name, f"{address}/24"), name)
+        self._soaker = Soaker(bench)
+        if not STREAM_MODULE.exists():
+            print("nginx stream is left out: libnginx-mod-stream is not installed (tools/system-packages)")
 
     def compare(self, workers: dict[str, str]) -> None:
         """All contenders with these workers, in turns."""
         contenders: dict[str, Callable[[], Stop]] = {
             "haproxy tcp": lambda: self._haproxy(workers),
+            "nginx stream": lambda: self._nginx(workers),
             "nftables fwd": lambda: self._nftables(workers),
             "lbarray tc": lambda: self._lbarray(workers, "tc"),
             "lbarray generic xdp": lambda: self._lbarray(workers, "xdp-generic"),
             "lbarray native xdp": lambda: self._native(workers),
             "lbarray packet": lambda: self._lbarray(workers, "packet"),
         }
-        if STREAM_MODULE.exists():
-            contenders["nginx stream"] = lambda: self._nginx(workers)
-        loads: dict[str, Callable[[], Row]] = {
-            "keepalive, 50 octets": lambda: _measure(self._client, "small", 48),
-            "a connection per request": lambda: _measure(self._client, "small", 48, "-H", "Connection: close"),
-            "downloads of 1 MiB": lambda: _measure(self._client, "1m", 8),
-        }
-        rows: dict[str, dict[str, list[Row]]] = {load: {name: [] for name in contenders} for load in loads}
+        if not STREAM_MODULE.exists():
+            del contenders["nginx stream"]
+        rows: dict[str, dict[str, list[Row]]] = {load.name: {name: [] for name in contenders} for load in LOADS}
         for _ in range(ROUNDS):
             for name, start in contenders.items():
                 stop = start()
                 try:
-                    for load, measure in loads.items():
-                        rows[load][name].append(measure())
+                    self._await_answers()
+                    self._arrange(LOAD_CPU)
+                    self._soaker.calibrate()
+                    alone = [self._measure_alone(load) for load in LOADS]
+                    self._arrange(CONTENDER_CPU)
+                    before = self._received(workers)
+                    array = [self._measure(load) for load in LOADS]
+                    self._all_worked(before, self._received(workers))
                 except RuntimeError as error:
-                    raise RuntimeError(f"{name}, {load}: {error}") from error
+                    raise RuntimeError(f"{name}: {error}") from error
                 finally:
                     stop()
-        for load, measured in rows.items():
-            columns = ["rps", "us", *(["MB/s"] if "MiB" in load else [])]
-            for row in (row for each in measured.values() for row in each):
-                row["MB/s"] = row["rps"] * MIB / 1e6
-            title = f"{load}, {len(workers)} worker{'s' if len(workers) > 1 else ''}"
-            ratio_table("scheduler", title, measured, against="haproxy tcp", columns=columns)
+                for load, one, other in zip(LOADS, alone, array, strict=True):
+                    rows[load.name][name].append(_row(load, one, other))
+        for load in LOADS:
+            self._show(load, rows[load.name], len(workers))
+
+    def _show(self, load: Load, measured: dict[str, list[Row]], workers: int) -> None:
+        columns = ["MB/s" if load.octets else "requests/s", "array", "client", "ms/1000"]
+        title = f"{load.name}, {workers} worker{'s' if workers > 1 else ''}"
+        ratio_table("scheduler", title, measured, against="haproxy tcp", columns=columns)
+        ours = [name for name in measured if name.startswith("lbarray") and name != "lbarray packet"]
+        targets_table(
+            "scheduler",
+            f"{title}: targets",
+            {name: measured[name] for name in ours},
+            against=measured["haproxy tcp"],
+            targets={columns[0]: FASTER, "ms/1000": 1 / CHEAPER},
+        )
+
+    # The arrangement of the processors
+
+    def _arrange(self, cpu: int) -> None:
+        """Let the workers run on this processor."""
+        for name, server in self._servers.items():
+            os.sched_setaffinity(server.pid, {cpu})
+            self._network.steer(name, host_cpu=cpu, port_cpu=LOAD_CPU)
+
+    def _measure(self, load: Load) -> Row:
+        began, idle = time.monotonic(), [idle_s(cpu) for cpu in (CONTENDER_CPU, LOAD_CPU)]
+        row = wrk(
+            f"http://{VIP}/{load.path}",
+            *load.options,
+            connections=load.connections,
+            inside=self._client.inside(),
+            seconds=SECONDS,
+        )
+        passed = time.monotonic() - began
+        first, second = (
+            max(0.0, passed - (idle_s(cpu) - before))
+            for cpu, before in zip((CONTENDER_CPU, LOAD_CPU), idle, strict=True)
+        )
+        return {**row, "array": first / passed, "client": second / passed}
+
+    def _measure_alone(self, load: Load) -> Row:
+        self._soaker.resume()
+        began, turns = time.monotonic(), self._soaker.turns
+        row = self._measure(load)
+        used = self._soaker.used(self._soaker.turns - turns, time.monotonic() - began)
+        self._soaker.pause()
+        return {**row, "used": used, "array": used / (time.monotonic() - began)}
+
+    def _await_answers(self) -> None:
+        """Until the contender answers: from every worker, where it does not choose by the client's port alone."""
+        ask = ("curl", "-s", "-m", "1", "-o", "/dev/null", "-w", "%{http_code}", f"http://{VIP}/small")
+        wait_for(lambda: self._client.run(*ask, check=False) == "200", "an answer", 10, 0.05)
+
+    def _received(self, workers: dict[str, str]) -> dict[str, int]:
+        """Packets that came in at each worker."""
+        counter = "/sys/class/net/eth0/statistics/rx_packets"
+        return {name: int(self._network.hosts[name].run("cat", counter)) for name in workers}
+
+    def _all_worked(self, before: dict[str, int], after: dict[str, int]) -> None:
+        came = {name: after[name] - before[name] for name in before}
+        if min(came.values()) < sum(came.values()) / len(came) / 3:
+            raise RuntimeError(f"packets to the workers are not spread: {came}")
+
+    # The contenders
 
     def _haproxy(self, workers: dict[str, str]) -> Stop:
         servers = "".join(f"  server {name} {address}:80\n" for name, address in workers.items())
@@ -134,6 +244,7 @@ class Place:
         passing = compile_program(Path(__file__).parent / "xdp_pass.bpf.c", self._bench.folder / "pass.o")
         self._network.attach_at_switch("scheduler", passing)
         stop = self._lbarray(workers, "xdp")
+        self._await_answers()
         self._threads("1")
 
         def undo() -> None:
@@ -157,7 +268,7 @@ class Place:
         root = str(Path(__file__).resolve().parent.parent)
         inside = ["env", f"PYTHONPATH={root}", *self._scheduler.inside()]
         process = self._bench.start(*command, cpu=CONTENDER_CPU, inside=inside)
-        time.sleep(2.0)
+        time.sleep(0.3)
         if process.poll() is not None:
             raise RuntimeError(f"{command[0]} has ended\n{self._bench.logs()}")
         return lambda: self._bench.stop(process)
@@ -167,22 +278,27 @@ def _nothing(_: object) -> None:
     """Of no interest."""
 
 
-def _worker(bench: Bench, host: Host, name: str) -> None:
+def _worker(bench: Bench, host: Host, name: str) -> subprocess.Popen[bytes]:
     host.run("sysctl", "-qw", "net.ipv4.conf.all.arp_ignore=1", "net.ipv4.conf.all.arp_announce=2")
     host.run("ip", "addr", "add", f"{VIP}/32", "dev", "lo")
     small = "h" * 50
     server = (
         f'server {{ listen 80; location = /small {{ return 200 "{small}"; }} location / {{ root {bench.folder}; }} }}'
     )
-    bench.nginx(name, server, inside=host.inside())
+    return bench.nginx(name, server, inside=host.inside())
 
 
-def _measure(client: Host, path: str, connections: int, *options: str) -> Row:
-    began, idle = time.monotonic(), idle_s()
-    row = wrk(f"http://{VIP}/{path}", *options, connections=connections, inside=client.inside())
-    busy = time.monotonic() - began - (idle_s() - idle)
-    row["us"] = max(0.0, busy) * 1e6 / max(1.0, row["requests"])
-    return row
+def _row(load: Load, alone: Row, array: Row) -> Row:
+    """What is shown of both measurements."""
+    return {
+        "requests/s": array["rps"],
+        "MB/s": array["rps"] * load.octets / 1e6,
+        "array": array["array"],
+        "client": array["client"],
+        "ms/1000": alone["used"] * 1e6 / max(1.0, alone["requests"]),
+        "requests/s alone": alone["rps"],
+        "busy alone": alone["array"],
+    }
 
 
 if __name__ == "__main__":
