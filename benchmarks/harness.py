@@ -205,7 +205,11 @@ def targets_table(
     verdicts: dict[str, dict[str, object]] = {}
     for contender, measured in rows.items():
         for column, target in targets.items():
-            ratio = _median(measured, column) / _median(against, column)
+            reference = _median(against, column)
+            if not reference:  # too little to be seen beside whatever else ran on this machine
+                print(f"  {contender}: {column}: no reference, the machine was not idle")
+                continue
+            ratio = _median(measured, column) / reference
             met = ratio >= target if target > 1 else ratio <= target
             verdicts.setdefault(contender, {})[column] = {"ratio": ratio, "target": target, "met": met}
             sign = "≥" if target > 1 else "≤"
