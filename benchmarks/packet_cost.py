@@ -35,7 +35,8 @@ from lbarray.values import HashBy, PlaneService, ServiceId, WorkerTarget
 REPEAT = 1_000_000
 TABLE_SIZE = 65537
 VIP = IPv4Address("192.0.2.100")
-ROUTER, OWN, PEER, OTHER = (bytes([2, 0, 0, 0, 0, number]) for number in (0x99, 1, 2, 3))
+OWN = bytes(6)  # loopback's
+ROUTER, PEER, OTHER = (bytes([2, 0, 0, 0, 0, number]) for number in (0x99, 2, 3))
 SYN, ACK = 2, 16
 
 

@@ -13,6 +13,8 @@
 #define NEAR 256
 #define MAX_FRAGMENTS 4096
 #define NOBODY 0xffff
+#define QUOTED_OCTETS 512
+#define REPORTS_OCTETS 65536
 
 /* EtherTypes of a frame that a worker passed on (IEEE 802: local experimental 1 and 2): once, and twice. No router makes
  * them from a client's packet, no checksum covers them, and a switch forwards them as any other. Passed on a third time
@@ -122,12 +124,20 @@ enum verdict {
 	PASSED_OTHER_PROTOCOL = 7,
 	PASSED_NO_SERVICE = 8,
 	PASSED_NO_WORKER = 9,
-	DROPPED_TRUNCATED = 10,
-	DROPPED_BAD_IP = 11,
-	DROPPED_BAD_TCP = 12,
-	DROPPED_LONE_FRAGMENT = 13,
-	DROPPED_TOO_BIG = 14,
-	VERDICTS = 15,
+	PASSED_ELSEWHERE = 10,
+	DROPPED_TRUNCATED = 11,
+	DROPPED_BAD_IP = 12,
+	DROPPED_BAD_TCP = 13,
+	DROPPED_LONE_FRAGMENT = 14,
+	DROPPED_TOO_BIG = 15,
+	VERDICTS = 16,
+};
+
+/* A packet that does not fit into a tunnel, for Python to tell its sender. */
+struct too_big {
+	__u32 mtu; /* what would fit */
+	__u8 frame[14 + QUOTED_OCTETS];
+	__u8 pad[2];
 };
 
 struct tally {

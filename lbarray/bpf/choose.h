@@ -44,50 +44,51 @@ static __always_inline struct worker *known_worker(__u32 index)
 	return worker && worker->flags & WORKER_KNOWN ? worker : 0;
 }
 
-/* A former owner to whom a packet can be passed on: known, and not this node. */
-static __always_inline struct worker *reachable(__u16 index)
-{
-	struct worker *worker = index == NOBODY ? 0 : known_worker(index);
-
-	return worker && !(worker->flags & WORKER_LOCAL) ? worker : 0;
-}
-
 static __always_inline int is_among(const __u16 *owners, __u16 index)
 {
 	return owners[0] == index || owners[1] == index || owners[2] == index || owners[3] == index;
+}
+
+/* One to whom a packet can be passed on: known, and not this node. */
+static __always_inline void consider(struct packet *packet, __u16 index, __u16 sender)
+{
+	struct worker *worker;
+
+	if (packet->previous != NOBODY || index == NOBODY || index == sender)
+		return;
+	worker = known_worker(index);
+	if (worker && !(worker->flags & WORKER_LOCAL))
+		packet->previous = index;
 }
 
 /* Who had the row before this worker did, as far as the row remembers, and can be reached. Nodes may remember a row
  * differently, for changes that come close together are one change to some and several to others. So a worker whose the
  * row never was goes on behind the one that sent the packet; and where nobody is left there, one that was passed on goes
  * to whoever else had the row: the sender knew a way that ends here. */
-static __always_inline struct worker *previous_owner(const struct row *row, __u16 self, const struct packet *packet,
-						     __u16 *index)
+static __always_inline struct worker *previous_owner(struct packet *packet, const struct row *row, __u16 self)
 {
-	struct worker *worker = 0;
 	__u16 owners[4] = {row->now, row->before[0], row->before[1], row->before[2]};
 	__u16 sender = packet->sender ? packet->sender - 1 : NOBODY;
 	__u16 behind = is_among(owners, self) ? self : sender;
 	int earlier = behind == NOBODY || !is_among(owners, behind);
 
+	packet->previous = NOBODY;
 #pragma unroll
 	for (int place = 0; place < 4; place++) {
-		if (earlier && !worker && owners[place] != sender) {
-			*index = owners[place];
-			worker = reachable(*index);
-		}
+		if (earlier)
+			consider(packet, owners[place], sender);
+		LET_GO();
 		earlier |= owners[place] == behind;
 	}
-	if (sender == NOBODY)
-		return worker;
+	if (sender != NOBODY) {
 #pragma unroll
-	for (int place = 1; place < 4; place++) {
-		if (!worker && owners[place] != sender) {
-			*index = owners[place];
-			worker = reachable(*index);
+		for (int place = 1; place < 4; place++) {
+			consider(packet, owners[place], sender);
+			LET_GO();
 		}
 	}
-	return worker;
+	LET_GO();
+	return packet->previous == NOBODY ? 0 : known_worker(packet->previous);
 }
 
 /* A packet that has come to this worker: is it of a connection that it holds, or may begin here? If not, another worker
@@ -98,12 +99,11 @@ static __always_inline int second_chance(void *context, struct packet *packet, c
 					 const struct memory *memory, struct worker **worker, int deliver)
 {
 	struct worker *previous;
-	__u16 index = NOBODY;
 	int began_here = 0;
 
 	if (packet->flow.to.protocol != IPPROTO_TCP || begins_connection(packet) || packet->hop == THRICE_PASSED_ON)
 		return deliver;
-	previous = previous_owner(row, config->self, packet, &index);
+	previous = previous_owner(packet, row, config->self);
 	if (!previous)
 		return deliver;
 	if (memory) {
@@ -111,7 +111,7 @@ static __always_inline int second_chance(void *context, struct packet *packet, c
 		if (memory->epoch == config->epoch) {
 			if (began_here)
 				return deliver;
-			if (memory->worker == index)
+			if (memory->worker == packet->previous)
 				goto pass_on;
 		}
 	}
@@ -121,10 +121,10 @@ static __always_inline int second_chance(void *context, struct packet *packet, c
 	}
 	/* One that began here with a SYN cookie may yet come to be. */
 	if (!began_here)
-		remember(packet, service, config, index);
+		remember(packet, service, config, packet->previous);
 pass_on:
 	packet->is_cached = 0;
-	packet->worker = index;
+	packet->worker = packet->previous;
 	*worker = previous;
 	return PASSED_ON;
 }

@@ -3,6 +3,7 @@
 #define LBARRAY_MAPS_H
 
 #include "abi.h"
+#include "packet.h"
 
 struct { /* what this node is */
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -75,6 +76,26 @@ struct { /* where first fragments went */
 	__type(key, struct fragment);
 	__type(value, struct fate);
 } fragments SEC(".maps");
+
+struct { /* packets that did not fit into a tunnel; those that nobody has taken yet leave no room for more */
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, REPORTS_OCTETS);
+} reports SEC(".maps");
+
+struct { /* the packet that a processor looks at. On the stack the verifier would follow every value that it may have, and
+	    see the program a thousand times. */
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct packet);
+} packets SEC(".maps");
+
+struct { /* when this processor last reported one, in nanoseconds */
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} reported SEC(".maps");
 
 struct { /* what became of packets, by verdict; those that a worker was given are among the shares */
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -49,9 +49,18 @@ struct packet {
 	__u8 is_cached;
 	__u8 slot;
 	__u16 worker;   /* whom it is for */
+	__u32 fits;     /* octets that would, of one that is too big and whose sender shall know */
+	__u32 stripped; /* octets of outer headers that were taken out */
+	__u32 again;    /* the kernel has to see its EtherType anew */
+	__u32 verdict;
+	__u16 previous; /* who had its row before this worker */
 	__u32 place;    /* of the connection in the memory */
 	__u16 sender;   /* the worker that passed it on, and 1; or 0 */
 };
+
+/* What is in memory is read from it again. The verifier then lets go of how each value came about, and does not follow
+ * every way to here on its own: the ways are multiplied otherwise. */
+#define LET_GO() asm volatile("" ::: "memory")
 
 #define TCP_FIN 0x01
 #define TCP_SYN 0x02

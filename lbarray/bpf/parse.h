@@ -89,7 +89,8 @@ static __always_inline int parse_ethernet(struct cursor *cursor, struct packet *
 		packet->hop = SCHEDULED;
 	}
 	packet->ethertype = ethertype;
-	return GO_ON;
+	/* A switch that does not know a node's port yet sends its frames to all. */
+	return packet->hop == FROM_CLIENT || is_own(config, ethernet->to) ? GO_ON : PASSED_ELSEWHERE;
 }
 
 static __always_inline int parse_ipv4(struct cursor *cursor, struct packet *packet, __u32 octets, __u8 *protocol)

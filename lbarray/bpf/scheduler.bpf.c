@@ -8,8 +8,8 @@
 #include <bpf/bpf_helpers.h>
 
 #include "abi.h"
-#include "maps.h"
 #include "packet.h"
+#include "maps.h"
 #include "parse.h"
 #include "transport.h"
 #include "flow.h"
@@ -18,6 +18,7 @@
 #include "choose.h"
 #include "frame.h"
 #include "tunnel.h"
+#include "report.h"
 #include "verdict.h"
 
 /* A packet that is no good, or none of ours: only what is for a VIP of ours, or was scheduled to us, may be dropped. */
@@ -92,8 +93,11 @@ static __always_inline int choose(void *context, struct cursor *cursor, struct p
 				  const struct config *config, struct worker **worker, __u32 octets)
 {
 	const struct service *service;
-	int verdict = parse(cursor, packet, config, octets);
+	int verdict;
 
+	packet->verdict = parse(cursor, packet, config, octets);
+	LET_GO();
+	verdict = packet->verdict;
 	if (verdict == LATER_FRAGMENT)
 		return follow_first_fragment(packet, worker);
 	if (verdict != GO_ON)
@@ -114,18 +118,21 @@ static __always_inline int choose(void *context, struct cursor *cursor, struct p
 	return verdict;
 }
 
-static __always_inline int decide(void *context, struct cursor *cursor, struct packet *packet,
+static __always_inline void decide(void *context, struct cursor *cursor, struct packet *packet,
 				  const struct config *config, struct worker **worker, __u32 octets)
 {
 	int verdict = choose(context, cursor, packet, config, worker, octets);
 
 	if (verdict <= PASSED_ON && *worker && is_tunnelled(*worker)) {
-		if (packet->layer3 != ETH_HLEN)
-			return PASSED_NO_WORKER;
-		if (packet->largest + outer_length(*worker) > config->mtu)
-			return DROPPED_TOO_BIG;
+		if (packet->layer3 != ETH_HLEN) {
+			verdict = PASSED_NO_WORKER;
+		} else if (packet->largest + outer_length(*worker) > config->mtu) {
+			if (packet->hop == FROM_CLIENT && packet->kind != QUOTED)
+				packet->fits = config->mtu - outer_length(*worker);
+			verdict = DROPPED_TOO_BIG;
+		}
 	}
-	return verdict;
+	packet->verdict = verdict;
 }
 
 static __always_inline void account(const struct packet *packet, int verdict, __u64 octets)
@@ -134,6 +141,16 @@ static __always_inline void account(const struct packet *packet, int verdict, __
 		count_share(packet, verdict, octets);
 	if (verdict != FORWARDED && verdict != PASSED_LOCAL)
 		count(verdict, octets);
+}
+
+static __always_inline struct packet *start(void)
+{
+	__u32 zero = 0;
+	struct packet *packet = bpf_map_lookup_elem(&packets, &zero);
+
+	if (packet)
+		__builtin_memset(packet, 0, sizeof(*packet));
+	return packet;
 }
 
 static __always_inline void see(struct cursor *cursor, __u32 data, __u32 end)
@@ -161,43 +178,49 @@ static __always_inline int strip_xdp(struct xdp_md *context, __u32 length, __be1
 SEC("xdp")
 int schedule_xdp(struct xdp_md *context)
 {
-	struct packet packet = {};
+	struct packet *packet = start();
 	struct worker *worker = 0;
 	struct config *config;
 	struct cursor cursor;
-	__u32 zero = 0, octets, length;
+	__u32 zero = 0, octets;
 	int verdict;
 
 	config = bpf_map_lookup_elem(&configs, &zero);
-	if (!config)
+	if (!config || !packet)
 		return XDP_PASS;
 	see(&cursor, context->data, context->data_end);
-	octets = cursor.end - cursor.at;
-	length = find_tunnel(&cursor, config, &packet);
-	if (length) {
-		if (!strip_xdp(context, length, packet.ethertype))
+	packet->stripped = find_tunnel(&cursor, config, packet);
+	LET_GO();
+	if (packet->stripped) {
+		if (!strip_xdp(context, packet->stripped, packet->ethertype))
 			return XDP_DROP;
 		see(&cursor, context->data, context->data_end);
-		octets -= length;
 	}
-	packet.largest = octets - ETH_HLEN;
-	verdict = decide(context, &cursor, &packet, config, &worker, octets);
-	account(&packet, verdict, octets);
+	LET_GO();
+	octets = cursor.end - cursor.at;
+	packet->largest = octets - ETH_HLEN;
+	decide(context, &cursor, packet, config, &worker, octets);
+	LET_GO();
+	verdict = packet->verdict;
+	account(packet, verdict, octets);
 	see(&cursor, context->data, context->data_end);
 	if (verdict <= PASSED_ON && worker) {
 		if (!is_tunnelled(worker))
-			return address_frame(&cursor, &packet, config, worker, verdict) ? XDP_TX : XDP_DROP;
+			return address_frame(&cursor, packet, config, worker, verdict) ? XDP_TX : XDP_DROP;
 		if (bpf_xdp_adjust_head(context, -(int)outer_length(worker)))
 			return XDP_DROP;
 		see(&cursor, context->data, context->data_end);
-		return write_outer(&cursor, &packet, config, worker, passes_of(&packet, verdict), octets - ETH_HLEN)
+		return write_outer(&cursor, packet, config, worker, passes_of(packet, verdict), octets - ETH_HLEN)
 			       ? XDP_TX
 			       : XDP_DROP;
 	}
-	if (verdict >= DROPPED_TRUNCATED)
+	if (verdict >= DROPPED_TRUNCATED) {
+		if (packet->fits)
+			report_xdp(context, packet->fits);
 		return XDP_DROP;
-	if (packet.hop >= ONCE_PASSED_ON)
-		restore_ethertype(&cursor, &packet);
+	}
+	if (packet->hop >= ONCE_PASSED_ON && verdict != PASSED_ELSEWHERE)
+		restore_ethertype(&cursor, packet);
 	return XDP_PASS;
 }
 
@@ -231,30 +254,35 @@ static __always_inline int make_room_tc(struct __sk_buff *context, const struct 
 SEC("tc")
 int schedule_tc(struct __sk_buff *context)
 {
-	struct packet packet = {};
+	struct packet *packet = start();
 	struct worker *worker = 0;
 	struct config *config;
 	struct cursor cursor;
-	__u32 zero = 0, octets, length;
-	int verdict, changed = 0;
+	__u32 zero = 0, octets;
+	int verdict, changed;
 
 	config = bpf_map_lookup_elem(&configs, &zero);
-	if (!config)
+	if (!config || !packet)
 		return TC_ACT_UNSPEC;
 	/* Headers may lie in fragments of the buffer; those that cannot be pulled show as truncated. */
 	bpf_skb_pull_data(context, context->len < HEADERS ? context->len : HEADERS);
 	see(&cursor, context->data, context->data_end);
-	length = find_tunnel(&cursor, config, &packet);
-	if (length) {
-		changed = strip_tc(context, length, packet.ethertype);
+	packet->stripped = find_tunnel(&cursor, config, packet);
+	LET_GO();
+	if (packet->stripped) {
+		changed = strip_tc(context, packet->stripped, packet->ethertype);
 		if (changed < 0)
 			return TC_ACT_SHOT;
+		packet->again = changed;
 		see(&cursor, context->data, context->data_end);
 	}
+	LET_GO();
 	octets = context->len;
-	packet.largest = context->gso_segs > 1 ? context->gso_size + COALESCED_HEADERS : octets - ETH_HLEN;
-	verdict = decide(context, &cursor, &packet, config, &worker, octets);
-	account(&packet, verdict, octets);
+	packet->largest = context->gso_segs > 1 ? context->gso_size + COALESCED_HEADERS : octets - ETH_HLEN;
+	decide(context, &cursor, packet, config, &worker, octets);
+	LET_GO();
+	verdict = packet->verdict;
+	account(packet, verdict, octets);
 	see(&cursor, context->data, context->data_end);
 	if (verdict <= PASSED_ON && worker) {
 		if (is_tunnelled(worker)) {
@@ -262,20 +290,25 @@ int schedule_tc(struct __sk_buff *context)
 				return TC_ACT_SHOT;
 			bpf_skb_pull_data(context, context->len < HEADERS ? context->len : HEADERS);
 			see(&cursor, context->data, context->data_end);
-			if (!write_outer(&cursor, &packet, config, worker, passes_of(&packet, verdict),
+			if (!write_outer(&cursor, packet, config, worker, passes_of(packet, verdict),
 					 octets - ETH_HLEN))
 				return TC_ACT_SHOT;
-		} else if (!address_frame(&cursor, &packet, config, worker, verdict)) {
+		} else if (!address_frame(&cursor, packet, config, worker, verdict)) {
 			return TC_ACT_SHOT;
 		}
 		return bpf_redirect(config->ifindex, 0);
 	}
-	if (verdict >= DROPPED_TRUNCATED)
+	if (verdict >= DROPPED_TRUNCATED) {
+		if (packet->fits)
+			report_tc(context, packet->fits);
 		return TC_ACT_SHOT;
-	if (packet.hop >= ONCE_PASSED_ON && !length)
-		changed |= restore_ethertype(&cursor, &packet);
+	}
+	if (verdict == PASSED_ELSEWHERE)
+		return TC_ACT_UNSPEC;
+	if (packet->hop >= ONCE_PASSED_ON && !packet->stripped)
+		packet->again |= restore_ethertype(&cursor, packet);
 	/* The kernel knows it by the EtherType that it came with: let it come in once more. */
-	if (changed && address_again(&cursor, config))
+	if (packet->again && address_again(&cursor, config))
 		return bpf_redirect(config->ifindex, BPF_F_INGRESS);
 	return TC_ACT_UNSPEC;
 }

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Collection
 
 from lbarray.errors import SystemRefused
+from lbarray.kernel.frames import GUE_PORT
 from lbarray.values import Address
 
 __all__ = ["hide", "show_again"]
@@ -16,8 +17,9 @@ __all__ = ["hide", "show_again"]
 TABLE = "lbarray_packet"
 
 
-def hide(interface: str, addresses: Collection[Address]) -> None:
-    """Keep IP packets to exactly these addresses that come in by ``interface`` from the local stack.
+def hide(interface: str, addresses: Collection[Address], tunnels: Collection[Address] = ()) -> None:
+    """Keep IP packets to exactly these addresses that come in by ``interface`` from the local stack, and those from
+    ``tunnels`` that have others in them (IPIP, GUE).
 
     Neighbour discovery is not touched: the kernel answers it. Takes some milliseconds.
 
@@ -28,6 +30,11 @@ def hide(interface: str, addresses: Collection[Address]) -> None:
         listed = ", ".join(str(address) for address in addresses if address.version == version)
         if listed:
             rules += f"    {family} daddr {{ {listed} }} drop\n"
+        listed = ", ".join(str(address) for address in tunnels if address.version == version)
+        if listed:
+            header = "ip protocol" if version == 4 else "ip6 nexthdr"
+            rules += f"    {family} saddr {{ {listed} }} {header} {{ 4, 41 }} drop\n"
+            rules += f"    {family} saddr {{ {listed} }} udp dport {GUE_PORT} drop\n"
     script = f"table netdev {TABLE}\ndelete table netdev {TABLE}\n"
     if rules:
         script += (

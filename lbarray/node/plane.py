@@ -42,6 +42,7 @@ def make_plane(*, reactor: Any, config: Config, node_name: str, secret: bytes, j
             address=config.array.nodes[node_name].address,
             journal=journal,
             object_path=object_path,
+            reactor=reactor,
         )
 
     def packets(reactor: Any) -> PacketPlane:
@@ -51,6 +52,7 @@ def make_plane(*, reactor: Any, config: Config, node_name: str, secret: bytes, j
             table_size=config.scheduler.table_size,
             secret=flow_secret(secret),
             self_index=list(config.array.nodes).index(node_name),
+            address=config.array.nodes[node_name].address,
             journal=journal,
         )
 

@@ -29,11 +29,14 @@ __all__ = [
     "NEAR",
     "NOBODY",
     "PROTOCOLS",
+    "QUOTED_OCTETS",
+    "REPORTS_OCTETS",
     "ROW",
     "SERVICE",
     "SERVICE_KEY",
     "SHARE",
     "TALLY",
+    "TOO_BIG",
     "TUNNEL_MARK",
     "U32",
     "WORKER",
@@ -55,6 +58,8 @@ FLOW_BITS = 18
 NEAR = 256
 MAX_FRAGMENTS = 4096
 NOBODY = 0xFFFF
+QUOTED_OCTETS = 512
+REPORTS_OCTETS = 65536
 MARK_ONCE = 0x88B5
 MARK_TWICE = 0x88B6
 GUE_PORT = 6080
@@ -73,6 +78,7 @@ FRAGMENT = struct.Struct("=16s16s4sB3x")
 FATE = struct.Struct("=HBB")
 TALLY = struct.Struct("=QQ")
 SHARE = struct.Struct("=QQQQQ")
+TOO_BIG = struct.Struct("=I526s2x")
 
 PROTOCOLS = {"tcp": 6, "udp": 17}
 _MAPPED = b"\0" * 10 + b"\xff\xff"
@@ -91,7 +97,8 @@ class Verdict(enum.IntEnum):
     """What became of a packet, and why. Only packets to VIPs are ever dropped.
 
     ``FORWARDED`` to the worker of its row, ``PASSED_ON`` to a former one (second chance), ``PASSED_LOCAL``: this node
-    is the worker, ``PASSED_DELIVERED``: another node scheduled it to this one, ``PASSED_AGAIN``: seen before.
+    is the worker, ``PASSED_DELIVERED``: another node scheduled it to this one, ``PASSED_ELSEWHERE``: to a third one,
+    and a switch sent it to all; ``PASSED_AGAIN``: seen before.
     """
 
     FORWARDED = 0
@@ -104,11 +111,12 @@ class Verdict(enum.IntEnum):
     PASSED_OTHER_PROTOCOL = 7
     PASSED_NO_SERVICE = 8
     PASSED_NO_WORKER = 9
-    DROPPED_TRUNCATED = 10
-    DROPPED_BAD_IP = 11
-    DROPPED_BAD_TCP = 12
-    DROPPED_LONE_FRAGMENT = 13
-    DROPPED_TOO_BIG = 14
+    PASSED_ELSEWHERE = 10
+    DROPPED_TRUNCATED = 11
+    DROPPED_BAD_IP = 12
+    DROPPED_BAD_TCP = 13
+    DROPPED_LONE_FRAGMENT = 14
+    DROPPED_TOO_BIG = 15
 
     @property
     def leaves(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -12,9 +13,11 @@ from zope.interface import implementer
 from lbarray.errors import SystemRefused
 from lbarray.interfaces import IForwardingPlane
 from lbarray.kernel.attachments import Classifier, Xdp
+from lbarray.kernel.frames import VNET_HEADER, FrameSocket
 from lbarray.kernel.journal import Journal, Undo
 from lbarray.kernel.libbpf import Map, MappedArray, ObjectFile, Program, possible_cpus
 from lbarray.kernel.links import Link, link
+from lbarray.kernel.ringbuffer import RingBuffer
 from lbarray.scheduler.abi import (
     CONFIG,
     FLOWS,
@@ -29,6 +32,7 @@ from lbarray.scheduler.abi import (
     SERVICE,
     SHARE,
     TALLY,
+    TOO_BIG,
     U32,
     WORKER,
     Verdict,
@@ -39,6 +43,7 @@ from lbarray.scheduler.abi import (
     unmapped,
 )
 from lbarray.scheduler.decision import numbered
+from lbarray.scheduler.too_big import RateLimit, too_big_answer
 from lbarray.values import Address, PlaneCounters, PlaneFlow, PlaneService, ServiceId, Share, WorkerTarget
 
 __all__ = ["MODES", "BpfPlane", "undoers"]
@@ -77,6 +82,8 @@ class BpfPlane:
     :param address: this node's, where tunnels begin and end; without it there are none.
     :ivar mtu: octets that a packet may have on its way through tunnels; the interface's unless set.
     :param object_path: gives the compiled program, building it where it must.
+    :param reactor: provides IReactorFDSet and IReactorTime; without it no client is told that its packets are too big.
+    :ivar answered: how many were.
     """
 
     log = Logger()
@@ -92,8 +99,14 @@ class BpfPlane:
         address: Address | None = None,
         journal: Journal,
         object_path: Callable[[], Path],
+        reactor: Any = None,
     ) -> None:
         self.name = mode
+        self.answered = 0
+        self._reactor = reactor
+        self._reports: RingBuffer | None = None
+        self._wire: FrameSocket | None = None
+        self._limit = RateLimit()
         self._interface = interface
         self._table_size = table_size
         self._secret = secret
@@ -120,6 +133,7 @@ class BpfPlane:
         self._workers: dict[int, WorkerTarget] = {}
 
     def attach(self) -> None:
+        attached = False
         self._place = link(self._interface)
         self._object = ObjectFile(self._object_path())
         try:
@@ -137,9 +151,14 @@ class BpfPlane:
             self._journal.record(self._undo)
             self._attachment = attachment
             attachment.attach(self.program)
+            attached = True
+            if self._reactor is not None:
+                self._wire = FrameSocket(self._interface, receive=False)
+                self._reports = RingBuffer(self._map("reports"), self._too_big)
+                self._reactor.addReader(self._reports)
         except SystemRefused:
             # What was attached there before is not ours to take away.
-            if self._attachment is not None:
+            if self._attachment is not None and not attached:
                 self._attachment = None
                 self._journal.forget(self._undo)
             self.detach()
@@ -177,6 +196,13 @@ class BpfPlane:
             self._attachment.detach()
             self._attachment = None
             self._journal.undo(self._undo)
+        if self._reports is not None:
+            self._reactor.removeReader(self._reports)
+            self._reports.close()
+            self._reports = None
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None
         if self._flows is not None:
             self._flows.close()
             self._flows = None
@@ -283,6 +309,14 @@ class BpfPlane:
         self._epoch = (self._epoch + 1) & 0xFFFF
         self._write_config()
 
+    def _too_big(self, report: bytes) -> None:
+        """A client's packet does not fit into the tunnel to its worker."""
+        fits, frame = TOO_BIG.unpack(report)
+        assert self._place is not None and self._wire is not None
+        answer = too_big_answer(frame, fits, self._place.mac)
+        if answer and self._limit.take(self._reactor.seconds()):
+            self.answered += self._wire.send([bytes(VNET_HEADER) + answer])
+
     def counters(self) -> PlaneCounters:
         packets: dict[str, int] = {}
         octets: dict[str, int] = {}
@@ -296,6 +330,7 @@ class BpfPlane:
                 name = (Verdict.PASSED_LOCAL if local else Verdict.FORWARDED).name.lower()
                 packets[name] += share.packets
                 octets[name] += share.octets
+        packets["answered_too_big"] = self.answered
         return PlaneCounters(packets, octets, shares)
 
     def _tally(self, verdict: int) -> tuple[int, int]:

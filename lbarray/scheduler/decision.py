@@ -24,7 +24,7 @@ from lbarray.scheduler.abi import (
 )
 from lbarray.scheduler.headers import Kind, Packet, Refused, parse
 from lbarray.scheduler.siphash import siphash13
-from lbarray.scheduler.tunnel import encapsulate, find_tunnel, outer_length
+from lbarray.scheduler.tunnel import Found, encapsulate, find_tunnel, outer_length
 from lbarray.values import Address, HashBy, PlaneFlow, PlaneService, ServiceId, WorkerTarget
 
 __all__ = ["Decision", "Memory", "PacketDecision", "hash_client", "numbered", "place_of", "previous_owner"]
@@ -88,7 +88,9 @@ class Decision:
 
     :ivar worker: index of whom it is for; :ivar frame: what leaves, or is handed up, instead of it; empty for the
         frame as it came.
-    :ivar service: what it is for, where that is known.
+    :ivar service: what it is for, where that is known; :ivar packet: what was read of it.
+    :ivar settled: the connection's next segments will be decided in the same way: the kernel was not asked.
+    :ivar fits: octets that would, of a packet that is too big and whose sender shall be told.
     """
 
     verdict: Verdict
@@ -97,6 +99,9 @@ class Decision:
     service: ServiceId | None = None
     begins_connection: bool = False
     cached: bool = False
+    fits: int = 0
+    settled: bool = attrs.field(default=True, eq=False)
+    packet: Packet | None = attrs.field(default=None, eq=False)
 
 
 @attrs.frozen
@@ -144,6 +149,7 @@ class PacketDecision:
         self._numbers: dict[ServiceId, int] = {}
         self._last_number = 0
         self._flows: dict[int, Memory] = {}
+        self._asked = False
         self._fragments: dict[tuple[bytes, bytes, tuple[bytes, int]], Decision] = {}
 
     # What the plane is told
@@ -195,33 +201,45 @@ class PacketDecision:
 
     def decide(self, frame: bytes) -> Decision:
         """What becomes of an Ethernet frame."""
-        found = find_tunnel(frame, self._own, self._tunnel_peers) if self._tunnel_peers else None
-        if found is not None:
-            frame = found.frame
+        found = self.find_tunnel(frame)
+        if found is None:
+            return self.decide_inner(frame)
+        decision = self.decide_inner(found.frame, found.hop, found.sender)
+        return decision if decision.frame else attrs.evolve(decision, frame=found.frame)
+
+    def find_tunnel(self, frame: bytes) -> Found | None:
+        """What another node has sent in a tunnel, where ``frame`` is one."""
+        return find_tunnel(frame, self._own, self._tunnel_peers) if self._tunnel_peers else None
+
+    def decide_inner(self, frame: bytes, hop: int = 0, sender: int | None = None, largest: int = 0) -> Decision:
+        """What becomes of an Ethernet frame that is in no tunnel, or was taken out of one.
+
+        :param hop: how it came, and by :param sender: whom, as a tunnel said.
+        :param largest: octets of the largest packet that it was coalesced from; 0: it is one.
+        """
+        self._asked = False
         try:
-            came = (found.hop, found.sender) if found is not None else (0, None)
-            packet = parse(frame, self._mac, self._peers, *came)
+            packet = parse(frame, self._mac, self._peers, hop, sender)
         except Refused as refused:
             packet, decision = refused.packet, Decision(self._refuse(refused.verdict, refused.packet))
-            changed = self._frame(frame, packet, decision)
-            return attrs.evolve(decision, frame=changed or (frame if found is not None else b""))
-        decision = self._follow(packet) if packet.kind == Kind.LATER_FRAGMENT else self._decide(packet)
-        if packet.is_first and decision.verdict <= Verdict.PASSED_LOCAL:
-            _remember(self._fragments, self._fragment_of(packet), decision, MAX_FRAGMENTS)
-        decision = self._fit(frame, packet, decision)
-        return attrs.evolve(
-            decision, frame=self._frame(frame, packet, decision) or (frame if found is not None else b"")
-        )
+        else:
+            decision = self._follow(packet) if packet.kind == Kind.LATER_FRAGMENT else self._decide(packet)
+            if packet.is_first and decision.verdict <= Verdict.PASSED_LOCAL:
+                _remember(self._fragments, self._fragment_of(packet), decision, MAX_FRAGMENTS)
+            decision = self._fit(packet, decision, largest or len(frame) - 14)
+        changed = self._frame(frame, packet, decision)
+        return attrs.evolve(decision, frame=changed, packet=packet, settled=not self._asked)
 
-    def _fit(self, frame: bytes, packet: Packet, decision: Decision) -> Decision:
+    def _fit(self, packet: Packet, decision: Decision, largest: int) -> Decision:
         """A packet that is to go through a tunnel must fit into it, and have no VLAN tag."""
         target = self._workers.get(-1 if decision.worker is None else decision.worker)
         if target is None or not target.tunnel or not decision.verdict.leaves:
             return decision
         if packet.layer3 != 14:
             return Decision(Verdict.PASSED_NO_WORKER)
-        if len(frame) - 14 + outer_length(target) > self.mtu:
-            return Decision(Verdict.DROPPED_TOO_BIG)
+        if largest + outer_length(target) > self.mtu:
+            answered = not packet.hop and packet.kind != Kind.QUOTED
+            return Decision(Verdict.DROPPED_TOO_BIG, fits=self.mtu - outer_length(target) if answered else 0)
         return decision
 
     def _refuse(self, verdict: Verdict, packet: Packet) -> Verdict:
@@ -251,7 +269,7 @@ class PacketDecision:
             self._flows[place] = flow
         elif row[1] != NOBODY or row[0] != self._self:
             verdict, worker = self._second_chance(packet, row, verdict, None, place, flow)
-        return Decision(verdict, worker, service=service.id)
+        return Decision(verdict, worker, service=service.id, begins_connection=packet.begins_connection)
 
     def _recall(self, place: int, flow: Memory) -> Memory | None:
         found = self._flows.get(place)
@@ -292,6 +310,7 @@ class PacketDecision:
                 return deliver, worker
             if known.worker == previous.index:
                 return Verdict.PASSED_ON, previous.index
+        self._asked = True
         if self._held(packet):
             self._flows[place] = flow
             return deliver, worker
@@ -327,7 +346,7 @@ class PacketDecision:
                     frame = _end_life(frame, packet)
             target = worker.mac + self._mac
             return target + frame[12 : packet.layer3 - 2] + ethertype + frame[packet.layer3 :]
-        if packet.hop >= 2 and not decision.verdict.drops:
+        if packet.hop >= 2 and not decision.verdict.drops and decision.verdict is not Verdict.PASSED_ELSEWHERE:
             return frame[: packet.layer3 - 2] + packet.ethertype.to_bytes(2, "big") + frame[packet.layer3 :]
         return b""
 

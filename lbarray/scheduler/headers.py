@@ -110,12 +110,15 @@ def _parse_ethernet(frame: bytes, mac: bytes, peers: Mapping[bytes, int], hop: i
             raise Packet(layer3, 0, 0).refuse(Verdict.PASSED_NOT_IP)
         hop = 2 if ethertype == MARK_ONCE else 3
         ethertype = _IPV4 if frame[layer3] >> 4 == 4 else _IPV6
-        return Packet(layer3, ethertype, hop, sender=peers[source])
-    if source == mac:
+        packet = Packet(layer3, ethertype, hop, sender=peers[source])
+    elif source == mac:
         raise Packet(layer3, 0, 0).refuse(Verdict.PASSED_AGAIN)
-    if not hop and source in peers:
-        hop = 1
-    return Packet(layer3, ethertype, hop)
+    else:
+        packet = Packet(layer3, ethertype, hop or (1 if source in peers else 0))
+    # A switch that does not know a node's port yet sends its frames to all.
+    if packet.hop and frame[:6] != mac:
+        raise packet.refuse(Verdict.PASSED_ELSEWHERE)
+    return packet
 
 
 def _parse_ipv4(content: bytes, packet: Packet) -> tuple[int, bytes, int]:

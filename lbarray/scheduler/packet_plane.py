@@ -1,6 +1,7 @@
 """The forwarding plane in Python, for kernels that allow us no eBPF: packet sockets in the reactor.
 
-The VIPs that this node owns are hidden from the local stack. Each of their packets comes here, is decided by
+The VIPs are hidden from the local stack, on every node: a worker, too, must see a packet before its kernel does, which
+would answer one of another worker's connections with a reset. Each of their packets comes here, is decided by
 :mod:`lbarray.scheduler.decision`, and leaves by the interface, or goes back up through loopback.
 """
 
@@ -17,6 +18,7 @@ from zope.interface import implementer
 
 from lbarray.errors import SystemRefused
 from lbarray.interfaces import IForwardingPlane
+from lbarray.kernel.connections import LISTENING, ConnectionLookup
 from lbarray.kernel.frames import VNET_HEADER, FrameSocket
 from lbarray.kernel.hiding import hide, show_again
 from lbarray.kernel.journal import Journal, Undo
@@ -24,6 +26,9 @@ from lbarray.kernel.links import link
 from lbarray.kernel.sysctls import write_sysctl
 from lbarray.scheduler.abi import Verdict
 from lbarray.scheduler.decision import Decision, PacketDecision
+from lbarray.scheduler.headers import Packet
+from lbarray.scheduler.offload import is_coalesced, largest, segments, shifted, without_tags
+from lbarray.scheduler.too_big import RateLimit, too_big_answer
 from lbarray.values import Address, PlaneCounters, PlaneFlow, PlaneService, ServiceId, Share, WorkerTarget
 
 __all__ = ["PacketPlane", "undoers"]
@@ -34,6 +39,11 @@ _BATCHES = 8
 _QUICK = 65536
 _NEIGHBOUR_DISCOVERY = range(133, 138)
 _TRIAL_S = 0.02
+#: How long the kernel takes its SYN cookies for good (``MAX_SYNCOOKIE_AGE``): two minutes at most.
+_COOKIE_S = 120.0
+_FOR_THIS_NODE = (Verdict.PASSED_LOCAL, Verdict.PASSED_DELIVERED)
+#: What may become of all further segments of a connection, too, until the rows change or it begins anew.
+_QUICK_VERDICTS = (Verdict.FORWARDED, Verdict.PASSED_ON, *_FOR_THIS_NODE)
 
 
 def undoers() -> dict[str, Callable[..., None]]:
@@ -41,14 +51,28 @@ def undoers() -> dict[str, Callable[..., None]]:
     return {"hidden-vips": show_again}
 
 
+def _name(packet: Packet) -> bytes:
+    """Of a packet's connection."""
+    return packet.source + packet.vip + packet.source_port + packet.port
+
+
+def _tunnel_ends(workers: Sequence[WorkerTarget]) -> tuple[Address, ...]:
+    """The nodes that tunnels come from."""
+    ends = (worker.address for worker in workers if worker.tunnel and not worker.local)
+    return tuple(sorted(ends, key=lambda address: (address.version, int(address))))
+
+
 @implementer(IForwardingPlane, IReadDescriptor)
 class PacketPlane:
-    """Rewrites frames in this process.
+    """Rewrites frames in this process, as the eBPF plane does in the kernel.
 
-    It remembers connections as the eBPF plane does. What it cannot do is look into the kernel's connections before the
-    kernel sees a packet: a node with this plane gives no second chance, and its workers answer what they do not know.
+    Two things differ. The kernel cannot be asked for a SYN cookie: an acknowledgement counts as one for as long as
+    cookies last when its SYN was given to this node. And of two VLAN tags the inner one is not seen.
 
-    :param reactor: provides IReactorFDSet.
+    :param reactor: provides IReactorFDSet and IReactorTime.
+    :param address: this node's, where tunnels begin and end; without it there are none.
+    :ivar answered: how many clients were told that their packets are too big.
+    :ivar mtu: octets that a packet may have on its way through tunnels; the interface's unless set.
     """
 
     log = Logger()
@@ -62,8 +86,13 @@ class PacketPlane:
         table_size: int,
         secret: bytes,
         self_index: int,
+        address: Address | None = None,
         journal: Journal,
     ) -> None:
+        self.mtu: int | None = None
+        self.answered = 0
+        self._limit = RateLimit()
+        self._address = address
         self._reactor = reactor
         self._interface = interface
         self._table_size = table_size
@@ -74,8 +103,11 @@ class PacketPlane:
         self._decision: PacketDecision | None = None
         self._wire: FrameSocket | None = None
         self._up: FrameSocket | None = None
+        self._connections: ConnectionLookup | None = None
+        self._mac = b""
+        self._own = b"" if address is None else address.packed
         self._services: tuple[PlaneService, ...] = ()
-        self._far: list[str] = []
+        self._far: tuple[Address, ...] = ()
         self._forget()
 
     def _forget(self) -> None:
@@ -83,20 +115,26 @@ class PacketPlane:
         self._octets = dict.fromkeys(Verdict, 0)
         self._shares: dict[ServiceId, dict[int, list[int]]] = {}
         self._quick: dict[bytes, tuple[Decision, bytes]] = {}
+        self._syns: tuple[set[bytes], set[bytes]] = (set(), set())
+        self._syns_since = 0.0
 
     # Life
 
     def attach(self) -> None:
         self._forget()
-        mac = link(self._interface).mac
+        place = link(self._interface)
+        self._mac = place.mac
         self._decision = PacketDecision(
-            mac=mac,
+            mac=place.mac,
             secret=self._secret,
             table_size=self._table_size,
             self_index=self._self,
-            held=lambda packet: True,
+            address=self._address,
+            mtu=self.mtu or place.mtu,
+            held=self._held,
         )
         try:
+            self._connections = ConnectionLookup()
             self._wire = FrameSocket(self._interface, receive=True)
             self._up = FrameSocket("lo", receive=False)
             self._accept_on_loopback()
@@ -106,7 +144,8 @@ class PacketPlane:
             raise
         self._reactor.addReader(self)
         self.log.warn(
-            "the packet plane is Python: about {rate} packets per second on this machine, and no second chance",
+            "the packet plane is Python: about {rate} packets per second on this machine; all packets of its clients "
+            "pass through it, also those that another node has scheduled",
             rate=f"{self._rate():,.0f}",
         )
 
@@ -117,6 +156,9 @@ class PacketPlane:
                     self._reactor.removeReader(self)
                 each.close()
         self._wire = self._up = None
+        if self._connections is not None:
+            self._connections.close()
+            self._connections = None
         try:
             self._journal.undo(self._undo)
         except SystemRefused as error:
@@ -143,42 +185,38 @@ class PacketPlane:
     # What it is told
 
     def set_active(self, vips: Collection[Address]) -> None:
-        decision = self._told()
-        before = decision.active
-        decision.set_active(vips)
+        self._told().set_active(vips)
+
+    def set_services(self, services: Sequence[PlaneService]) -> None:
+        before, self._services = self._services, tuple(services)
         try:
             self._show()
         except SystemRefused:
-            decision.set_active(before)
+            self._services = before
             raise
-
-    def set_services(self, services: Sequence[PlaneService]) -> None:
         self._told().set_services(services)
-        self._services = tuple(services)
         for service in set(self._shares) - {each.id for each in services}:
             del self._shares[service]
-        self._show()
 
     def _show(self) -> None:
-        """Take the packets of the VIPs that are ours now, and hide exactly those from the local stack."""
-        assert self._decision is not None and self._wire is not None
-        offered = {each.id.address for each in self._services}
-        ours = [vip for vip in sorted(self._decision.active, key=str) if vip in offered]
-        self._wire.only(ours)
-        if ours:
+        """Take the packets of the VIPs and what is in tunnels, and hide exactly these from the local stack."""
+        assert self._wire is not None
+        vips = sorted({each.id.address for each in self._services}, key=str)
+        self._wire.only(vips, self._address if self._far else None)
+        if vips or self._far:
             self._journal.record(self._undo)
-            hide(self._interface, ours)
+            hide(self._interface, vips, self._far)
         else:
             self._journal.undo(self._undo)
 
     def set_workers(self, workers: Sequence[WorkerTarget]) -> None:
-        far = sorted(worker.name for worker in workers if worker.tunnel)
-        if far and far != self._far:
-            self.log.warn(
-                "the packet plane has no tunnels: nothing is sent to {nodes} beyond a router", nodes=", ".join(far)
-            )
-        self._far = far
-        self._told().set_workers([worker for worker in workers if not worker.tunnel])
+        decision = self._told()
+        decision.mtu = self.mtu or link(self._interface).mtu
+        decision.set_workers(workers)
+        far = () if self._address is None else _tunnel_ends(workers)
+        if far != self._far:
+            self._far = far
+            self._show()
 
     def apply(self, rows: bytes) -> None:
         self._told().apply(rows)
@@ -219,7 +257,7 @@ class PacketPlane:
         """Decide one frame, behind its header, and add what leaves to ``out``, what goes up to ``in_``."""
         # The most of all packets: a segment of an IPv4 connection whose way is known. What is checked here is all that
         # makes such a packet good; anything else takes the long way.
-        key = whole[16:22] + whole[36:48]
+        key = whole[10:22] + whole[36:48]
         known = self._quick.get(key)
         if (
             known is not None
@@ -232,7 +270,7 @@ class PacketPlane:
         ):
             decision, head = known
             self._count(decision, len(whole) - VNET_HEADER)
-            (out if decision.verdict is Verdict.FORWARDED else in_).append(whole[:VNET_HEADER] + head + whole[22:])
+            (out if decision.verdict.leaves else in_).append(whole[:VNET_HEADER] + head + whole[24:])
             return
         header, frame = whole[:VNET_HEADER], whole[VNET_HEADER:]
         if (
@@ -242,23 +280,85 @@ class PacketPlane:
             and frame[54] in _NEIGHBOUR_DISCOVERY
         ):
             return  # was not hidden
+        hop, sender = 0, None
+        if self._far:
+            assert self._decision is not None
+            found = self._decision.find_tunnel(frame)
+            if found is not None:
+                header, frame = shifted(header, len(found.frame) - len(frame)), found.frame
+                hop, sender = found.hop, found.sender
+            elif self._own in (frame[30:34], frame[38:54]):
+                return  # neither was this
+            if is_coalesced(header):  # it may have to go into a tunnel, which takes one packet at a time
+                for each in segments(header, frame):
+                    self._decide(*each, hop, sender, out, in_)
+                return
+        decision = self._decide(header, frame, hop, sender, out, in_)
+        if decision.begins_connection:
+            self._quick.pop(key, None)
+        elif not hop and decision.settled and decision.verdict in _QUICK_VERDICTS:
+            self._remember(key, whole, decision)
+
+    def _decide(
+        self, header: bytes, frame: bytes, hop: int, sender: int | None, out: list[bytes], in_: list[bytes]
+    ) -> Decision:
+        """The long way of a frame that is in no tunnel any more."""
         assert self._decision is not None
-        decision = self._decision.decide(frame)
+        decision = self._decision.decide_inner(frame, hop, sender, largest(header, frame))
         self._count(decision, len(frame))
         if decision.verdict.drops:
-            return
-        frame = decision.frame or frame
-        if not decision.verdict.leaves:
-            frame = bytes(12) + frame[12:]
-        (out if decision.verdict.leaves else in_).append(header + frame)
-        if decision.verdict in (Verdict.FORWARDED, Verdict.PASSED_LOCAL) and not decision.begins_connection:
-            self._remember(key, whole, frame[:12], decision)
+            if decision.fits:
+                self._too_big(frame, decision.fits, out)
+            return decision
+        changed = decision.frame or frame
+        if decision.verdict.leaves:
+            out.append(shifted(header, len(changed) - len(frame)) + changed)
+        elif decision.verdict in _FOR_THIS_NODE or hop or frame[:6] == self._mac:
+            # Of all others the kernel would take only what was sent to this interface.
+            header, changed = without_tags(header, changed)
+            in_.append(header + bytes(12) + changed[12:])
+            if decision.begins_connection and decision.packet is not None:
+                self._note_syn(decision.packet)
+        return decision
 
-    def _remember(self, key: bytes, whole: bytes, head: bytes, decision: Decision) -> None:
-        if whole[22:25] == b"\x08\0\x45" and whole[33] == 6 and not (whole[30] & 0x3F or whole[31]):
-            if len(self._quick) >= _QUICK:
-                self._quick.clear()
-            self._quick[key] = (attrs.evolve(decision, frame=b""), head)
+    def _too_big(self, frame: bytes, fits: int, out: list[bytes]) -> None:
+        answer = too_big_answer(frame, fits, self._mac)
+        if answer and self._limit.take(self._reactor.seconds()):
+            out.append(bytes(VNET_HEADER) + answer)
+            self.answered += 1
+
+    def _remember(self, key: bytes, whole: bytes, decision: Decision) -> None:
+        if whole[22:25] != b"\x08\0\x45" or whole[33] != 6 or whole[30] & 0x3F or whole[31]:
+            return
+        head = bytes(12) + whole[22:24]
+        if decision.verdict.leaves:
+            if len(decision.frame) != len(whole) - VNET_HEADER:  # into a tunnel
+                return
+            head = decision.frame[:14]
+        if len(self._quick) >= _QUICK:
+            self._quick.clear()
+        self._quick[key] = (attrs.evolve(decision, frame=b"", packet=None), head)
+
+    # Connections
+
+    def _held(self, packet: Packet) -> bool:
+        """Does this machine hold the connection of a packet?"""
+        assert self._connections is not None
+        try:
+            state = self._connections.state(packet.source, packet.source_port, packet.vip, packet.port)
+        except SystemRefused as error:
+            self.log.error("{error}", error=error)
+            return True
+        if state != LISTENING:
+            return state is not None
+        return any(_name(packet) in some for some in self._syns)
+
+    def _note_syn(self, packet: Packet) -> None:
+        """The kernel may answer it with a cookie, and forget it."""
+        now = self._reactor.seconds()
+        if now - self._syns_since > _COOKIE_S or len(self._syns[0]) >= _QUICK:
+            self._syns, self._syns_since = (set(), self._syns[0]), now
+        self._syns[0].add(_name(packet))
 
     def _count(self, decision: Decision, octets: int) -> None:
         self._packets[decision.verdict] += 1
@@ -280,8 +380,9 @@ class PacketPlane:
         return "" if self._wire is not None else "its packet socket is closed"
 
     def counters(self) -> PlaneCounters:
+        answered = {"answered_too_big": self.answered}
         return PlaneCounters(
-            {verdict.name.lower(): number for verdict, number in self._packets.items()},
+            {**{verdict.name.lower(): number for verdict, number in self._packets.items()}, **answered},
             {verdict.name.lower(): number for verdict, number in self._octets.items()},
             {
                 each.id: {index: Share(*share) for index, share in self._shares.get(each.id, {}).items()}

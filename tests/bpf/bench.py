@@ -8,17 +8,25 @@ import subprocess
 from collections.abc import Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from lbarray.bpf.build import object_path
+from lbarray.kernel.addresses import undoers as address_undoers
+from lbarray.kernel.frames import VNET_HEADER
 from lbarray.kernel.journal import Journal
 from lbarray.kernel.links import link
 from lbarray.scheduler.abi import Verdict
 from lbarray.scheduler.bpf_plane import BpfPlane, undoers
 from lbarray.scheduler.decision import Decision, PacketDecision
 from lbarray.scheduler.maglev import Weighted
+from lbarray.scheduler.offload import without_tags
+from lbarray.scheduler.packet_plane import PacketPlane
+from lbarray.scheduler.packet_plane import undoers as packet_undoers
 from lbarray.scheduler.table import RowTable
+from lbarray.scheduler.too_big import too_big_answer
 from lbarray.values import Address, HashBy, PlaneService, ServiceId, WorkerTarget
 from tests.bpf.frames import VIP, VIP6
 
@@ -30,8 +38,10 @@ __all__ = [
     "SECRET",
     "TABLE_SIZE",
     "ProgramTestCase",
+    "make_packet_plane",
     "make_plane",
     "own_network",
+    "through",
 ]
 
 SECRET = bytes(range(100, 116))
@@ -68,14 +78,28 @@ def own_network(test: SynchronousTestCase) -> None:
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 
 
+def make_packet_plane(test: SynchronousTestCase, interface: str = "lo", address: Address | None = None) -> PacketPlane:
+    """The plane in Python, not attached."""
+    return PacketPlane(
+        reactor=MemoryReactorClock(),
+        interface=interface,
+        table_size=TABLE_SIZE,
+        secret=SECRET,
+        self_index=0,
+        address=address,
+        journal=Journal(Path(test.mktemp()), {**packet_undoers(), **address_undoers()}),
+    )
+
+
 def make_plane(
     test: SynchronousTestCase,
     mode: str = "tc",
     interface: str = "lo",
     journal: Journal | None = None,
     address: Address | None = None,
+    reactor: Any = None,
 ) -> BpfPlane:
-    """A plane on loopback, not attached."""
+    """A plane in eBPF on loopback, not attached."""
     return BpfPlane(
         interface=interface,
         mode=mode,
@@ -85,17 +109,36 @@ def make_plane(
         address=address,
         journal=journal or Journal(Path(test.mktemp()), undoers()),
         object_path=object_path,
+        reactor=reactor,
     )
 
 
+def through(plane: BpfPlane | PacketPlane, frame: bytes) -> None:
+    """Let a frame pass through a plane, whatever becomes of it."""
+    if isinstance(plane, PacketPlane):
+        plane.handle(bytes(VNET_HEADER) + frame, [], [])
+    else:
+        plane.program.test_run(frame)
+
+
 class ProgramTestCase(SynchronousTestCase):
-    """Node a of four: b and c are known, d has rows and is not known. Both VIPs are its own."""
+    """Node a of four: b and c are known, d has rows and is not known. Both VIPs are its own.
+
+    :cvar mode: ``tc``, ``xdp-generic``, or ``packet``: the plane in Python.
+    """
 
     mode = "tc"
+    plane: BpfPlane | PacketPlane
+
+    def make(self, address: Address | None = None) -> BpfPlane | PacketPlane:
+        """A plane on loopback, not attached."""
+        if self.mode == "packet":
+            return make_packet_plane(self, address=address)
+        return make_plane(self, self.mode, address=address)
 
     def setUp(self) -> None:
         own_network(self)
-        self.plane = make_plane(self, self.mode)
+        self.plane = self.make()
         self.addCleanup(self.plane.detach)
         self.plane.attach()
         self.model = PacketDecision(
@@ -153,14 +196,40 @@ class ProgramTestCase(SynchronousTestCase):
         """The kernel has to see a packet anew: it has another EtherType, or was marked as passed on."""
         return before[12:14] != after[12:14] or len(before) == len(after)
 
+    def through_python(self, plane: PacketPlane, frame: bytes, wanted: Decision) -> None:
+        """The plane in Python sends, hands up or drops what the model says."""
+        out: list[bytes] = []
+        up: list[bytes] = []
+        header = bytes(VNET_HEADER)
+        plane.handle(header + frame, out, up)
+        changed = wanted.frame or frame
+        _, plain = without_tags(header, changed)
+        expected_up = [] if wanted.verdict.leaves or wanted.verdict.drops else [header + bytes(12) + plain[12:]]
+        if wanted.verdict is Verdict.PASSED_ELSEWHERE or self.is_for_kernel(frame):
+            expected_up = []
+        expected_out = [header + changed] if wanted.verdict.leaves else []
+        if wanted.fits:
+            expected_out = [header + too_big_answer(frame, wanted.fits, link("lo").mac)]
+        if (out, up) != (expected_out, expected_up):
+            self.fail(f"{wanted.verdict} {changed[:120].hex()} but {out}, {up}\n for {frame[:120].hex()}")
+
+    def is_for_kernel(self, frame: bytes) -> bool:
+        """Neither a VIP's nor in a tunnel, so that the kernel has seen it."""
+        return False
+
     def run_both(self, frame: bytes) -> Decision:
         """What both make of a frame, which is the same."""
         wanted = self.model.decide(frame)
+        if isinstance(self.plane, PacketPlane):
+            self.through_python(self.plane, frame, wanted)
+            return wanted
         code, out, _ = self.plane.program.test_run(frame)
         expected, expected_code = wanted.frame or frame, 7 if wanted.verdict.leaves else 0xFFFFFFFF
         if self.mode == "tc":
             if wanted.verdict.drops:
                 expected_code = 2
+            elif wanted.verdict is Verdict.PASSED_ELSEWHERE:
+                pass
             elif wanted.frame and not wanted.verdict.leaves and self.comes_again(frame, wanted.frame):
                 # To be seen by the kernel with its new EtherType it comes in again, from ourselves.
                 expected, expected_code = link("lo").mac * 2 + expected[12:], 7
@@ -177,12 +246,13 @@ class ProgramTestCase(SynchronousTestCase):
         before = self.plane.counters().packets
         wanted = self.run_both(frame)
         counted = {name: number - before[name] for name, number in self.plane.counters().packets.items()}
+        counted.pop("answered_too_big")
         self.assertEqual({name: n for name, n in counted.items() if n}, {wanted.verdict.name.lower(): 1})
         return wanted.verdict.name
 
     def tally(self, decisions: Sequence[Decision]) -> dict[str, int]:
         """How many decisions there were of each verdict."""
-        counted = {verdict.name.lower(): 0 for verdict in Verdict}
+        counted = {verdict.name.lower(): 0 for verdict in Verdict} | {"answered_too_big": 0}
         for decision in decisions:
             counted[decision.verdict.name.lower()] += 1
         return counted

@@ -13,7 +13,8 @@ VIP6 = IPv6Address("2001:db8::100")
 CLIENT, CLIENT6 = "198.51.100.7", "2001:db8:1::7"
 SYN, ACK, RST, FIN = 2, 16, 4, 1
 ROUTER = b"\2\0\0\0\0\x99"
-OWN = b"\2\0\0\0\0\1"
+#: Loopback's.
+OWN = bytes(6)
 
 
 def tcp(sport: int = 40000, dport: int = 80, *, flags: int = ACK, offset: int = 5, payload: bytes = b"GET /") -> bytes:

@@ -45,6 +45,7 @@ class AbiTests(SynchronousTestCase):
             "fate": abi.FATE,
             "tally": abi.TALLY,
             "share": abi.SHARE,
+            "too_big": abi.TOO_BIG,
         }
         folder = Path(self.mktemp())
         folder.mkdir()

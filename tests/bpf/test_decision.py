@@ -343,6 +343,15 @@ class DecisionTests(ProgramTestCase):
         """A mark means nothing from somebody who is no node."""
         self.assertEqual(self.verdict(ethernet(ipv4(tcp()), ethertype=MARK_ONCE)), "PASSED_NOT_IP")
 
+    def test_flooded(self) -> None:
+        """What another node has sent to a third one is not ours, though a switch may send it to everybody."""
+        self.members("b", "c")
+        for ethertype in (None, MARK_ONCE):
+            frame = ethernet(ipv4(tcp()), source=PEER_B, to=PEER_C, ethertype=ethertype)
+            self.assertEqual(self.verdict(frame), "PASSED_ELSEWHERE")
+        # A client that has not heard of a takeover sends to the owner before this one.
+        self.assertEqual(self.verdict(ethernet(ipv4(tcp()), to=PEER_C)), "FORWARDED")
+
     def test_sent_by_ourselves(self) -> None:
         """A frame from this node's own address has been here before: it passes up."""
         self.assertIs(self.run_both(ethernet(ipv4(tcp()), source=bytes(6))).verdict, Verdict.PASSED_AGAIN)
@@ -398,7 +407,7 @@ class DecisionTests(ProgramTestCase):
                 decisions.append(self.run_both(frame))
         wanted = self.tally(decisions)
         self.assertEqual(self.plane.counters().packets, wanted)
-        missing = {"passed_again", "dropped_too_big"}
+        missing = {"passed_again", "passed_elsewhere", "dropped_too_big", "answered_too_big"}
         self.assertEqual({name for name, number in wanted.items() if not number}, missing)
 
 
@@ -406,6 +415,12 @@ class XdpDecisionTests(DecisionTests):
     """The program as XDP."""
 
     mode = "xdp-generic"
+
+
+class PacketPlaneDecisionTests(DecisionTests):
+    """The same by the plane in Python, whose short way must not be another one."""
+
+    mode = "packet"
 
 
 class SharesTests(ProgramTestCase):

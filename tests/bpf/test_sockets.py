@@ -9,9 +9,12 @@ from ipaddress import ip_address
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from lbarray.kernel.hiding import show_again
 from lbarray.scheduler.abi import NOBODY, ROW
+from lbarray.scheduler.bpf_plane import BpfPlane
+from lbarray.scheduler.packet_plane import PacketPlane
 from lbarray.values import Address, HashBy, PlaneService, ServiceId, WorkerTarget
-from tests.bpf.bench import PEER_B, TABLE_SIZE, make_plane, own_network
+from tests.bpf.bench import PEER_B, TABLE_SIZE, make_packet_plane, make_plane, own_network, through
 from tests.bpf.frames import ACK, FIN, RST, SYN, ethernet, ipv4, ipv6, tcp
 
 HERE, CLIENT = ip_address("192.0.2.100"), ip_address("198.51.100.7")
@@ -35,7 +38,7 @@ class HeldTests(SynchronousTestCase):
             family = socket.AF_INET if address.version == 4 else socket.AF_INET6
             self.listeners[address] = socket.create_server((str(address), 80), family=family)
             self.addCleanup(self.listeners[address].close)
-        self.plane = make_plane(self, self.mode)
+        self.plane = self.make()
         self.addCleanup(self.plane.detach)
         self.plane.attach()
         self.plane.set_services([PlaneService(ServiceId(each, 80), HashBy.CONNECTION) for each in (HERE, HERE6)])
@@ -46,6 +49,10 @@ class HeldTests(SynchronousTestCase):
             ]
         )
         self.plane.apply(ROW.pack(0, 1, NOBODY, NOBODY) * TABLE_SIZE)
+
+    def make(self) -> BpfPlane | PacketPlane:
+        """The plane."""
+        return make_plane(self, self.mode)
 
     def connected(self, here: Address, client: Address) -> tuple[socket.socket, int]:
         """A connection that is held here, and its client's port."""
@@ -62,7 +69,7 @@ class HeldTests(SynchronousTestCase):
         """What becomes of a segment that another node has scheduled here."""
         packet = ipv4(segment, str(client), here) if here.version == 4 else ipv6(segment, str(client), here)
         before = self.plane.counters().packets
-        self.plane.program.test_run(ethernet(packet, source=PEER_B))
+        through(self.plane, ethernet(packet, source=PEER_B))
         after = self.plane.counters().packets
         (name,) = [name for name in after if name != "passed_again" and after[name] != before[name]]
         return name
@@ -81,10 +88,11 @@ class HeldTests(SynchronousTestCase):
         for number, wanted in ((port, DELIVERED), (port ^ 1, PASSED_ON)):
             quoted = ipv4(tcp(80, number, payload=b"")[:8], str(HERE), CLIENT, length=1500)
             error = ethernet(
-                ipv4(struct.pack("!BBHHH", 3, 4, 0, 0, 1400) + quoted, "203.0.113.1", HERE, protocol=1), source=PEER_B
+                ipv4(struct.pack("!BBHHH", 3, 4, 0, 0, 1400) + quoted, "203.0.113.1", HERE, protocol=1),
+                source=PEER_B,
             )
             before = self.plane.counters().packets
-            self.plane.program.test_run(error)
+            through(self.plane, error)
             self.assertEqual(self.plane.counters().packets[wanted] - before[wanted], 1)
 
     def test_closing(self) -> None:
@@ -160,3 +168,31 @@ class HeldXdpTests(HeldTests):
     """The same as XDP."""
 
     mode = "xdp-generic"
+
+
+class HeldPacketPlaneTests(HeldTests):
+    """The same by the plane in Python, which asks by ``sock_diag``."""
+
+    def make(self) -> BpfPlane | PacketPlane:
+        return make_packet_plane(self)
+
+    def setUp(self) -> None:
+        super().setUp()
+        # It hides the VIPs from its interface's stack, and the connections of these tests go over the same one.
+        show_again()
+
+    def test_syn_cookie(self) -> None:
+        """With SYN cookies whatever may be the acknowledgement of one is delivered: of a SYN that came here, for as
+        long as cookies last."""
+        assert isinstance(self.plane, PacketPlane)
+        subprocess.run(["sysctl", "-qw", "net.ipv4.tcp_syncookies=2"], check=True)
+        for here, client in ((HERE, CLIENT), (HERE6, CLIENT6)):
+            self.fate(here, client, tcp(3456, flags=SYN, payload=b""))
+            self.plane.apply(ROW.pack(0, 1, NOBODY, NOBODY) * TABLE_SIZE)
+            self.assertEqual(self.fate(here, client, tcp(3456)), DELIVERED)
+            self.assertEqual(self.fate(here, client, tcp(3458)), PASSED_ON)
+        for _ in range(2):  # what is older than the cookies is forgotten with the next SYN
+            self.plane._reactor.advance(130)
+            self.fate(HERE, CLIENT, tcp(4000, flags=SYN, payload=b""))
+        self.plane.apply(ROW.pack(0, 1, NOBODY, NOBODY) * TABLE_SIZE)
+        self.assertEqual(self.fate(HERE, CLIENT, tcp(3456)), PASSED_ON)

@@ -14,7 +14,7 @@ from lbarray.scheduler.headers import Packet
 from lbarray.scheduler.table import RowTable
 from lbarray.scheduler.tunnel import encapsulate, outer_length
 from lbarray.values import Address, WorkerTarget
-from tests.bpf.bench import INDEX, SECRET, TABLE_SIZE, ProgramTestCase, make_plane, own_network
+from tests.bpf.bench import INDEX, SECRET, TABLE_SIZE, ProgramTestCase, own_network
 from tests.bpf.frames import ROUTER, SYN, ethernet, ipv4, ipv6, random_frame, tcp, web, web6, with_checksum
 
 
@@ -28,7 +28,7 @@ class GueTests(ProgramTestCase):
 
     def setUp(self) -> None:
         own_network(self)
-        self.plane = make_plane(self, self.mode, address=self.own)
+        self.plane = self.make(self.own)
         self.addCleanup(self.plane.detach)
         self.plane.attach()
         place = link("lo")
@@ -48,11 +48,15 @@ class GueTests(ProgramTestCase):
     def tunnelled(self, packet: bytes, passes: int = 0, by: Address | None = None) -> bytes:
         """A frame as another node sends it to this one."""
         inner = ethernet(packet)
-        target = attrs.evolve(self.workers[1], address=self.own, mac=b"\2\0\0\0\0\1")
+        target = attrs.evolve(self.workers[1], address=self.own, mac=link("lo").mac)
         sender = by or self.far[0]
         octets = sender.packed if sender.version == 6 else b"\0" * 10 + b"\xff\xff" + sender.packed
         read = Packet(14, 0x86DD if packet[:1] >= b"\x60" else 0x0800, 0, source=bytes(16), source_port=bytes(2))
         return encapsulate(inner, read, target, octets, ROUTER, passes)
+
+    def is_for_kernel(self, frame: bytes) -> bool:
+        found = self.model.find_tunnel(frame)
+        return found is None and self.own.packed in (frame[30:34], frame[38:54])
 
     def test_put_in(self) -> None:
         """A packet for a far worker goes to the router, addressed to the worker, whole inside."""
@@ -148,3 +152,16 @@ class GueXdpTests(GueTests):
     """GUE between IPv4 addresses, as XDP."""
 
     mode = "xdp-generic"
+
+
+class GuePacketTests(GueTests):
+    """GUE between IPv4 addresses, by the plane in Python."""
+
+    mode = "packet"
+
+
+class Ipip6PacketTests(Gue6Tests):
+    """IPIP between IPv6 addresses, by the plane in Python."""
+
+    mode = "packet"
+    tunnel = "ipip"

@@ -5,38 +5,23 @@ from __future__ import annotations
 import random
 import struct
 from ipaddress import ip_address
-from pathlib import Path
 
-from twisted.internet.testing import MemoryReactor
 from twisted.trial.unittest import SynchronousTestCase
 
-from lbarray.kernel.addresses import undoers as address_undoers
 from lbarray.kernel.frames import VNET_HEADER, filter_for
-from lbarray.kernel.journal import Journal
 from lbarray.kernel.links import link
 from lbarray.scheduler.abi import Verdict
 from lbarray.scheduler.decision import PacketDecision
 from lbarray.scheduler.maglev import Weighted
-from lbarray.scheduler.packet_plane import PacketPlane, undoers
+from lbarray.scheduler.offload import without_tags
+from lbarray.scheduler.packet_plane import PacketPlane
 from lbarray.scheduler.table import RowTable
 from lbarray.testing import PlaneSuite
 from lbarray.values import Address, HashBy, PlaneService, WorkerTarget
-from tests.bpf.bench import INDEX, PEER_B, PEER_C, SECRET, SECURE, TABLE_SIZE, WEB, own_network
-from tests.bpf.frames import ACK, SYN, VIP, VIP6, ethernet, ipv4, ipv6, random_frame, tcp, web, web6
+from tests.bpf.bench import INDEX, PEER_B, PEER_C, SECRET, SECURE, TABLE_SIZE, WEB, make_packet_plane, own_network
+from tests.bpf.frames import ACK, OTHER, SYN, VIP, VIP6, ethernet, ipv4, ipv6, random_frame, tcp, udp, web, web6
 
 HEADER = bytes(VNET_HEADER)
-
-
-def make_plane(test: SynchronousTestCase) -> PacketPlane:
-    """A plane on loopback, not attached."""
-    return PacketPlane(
-        reactor=MemoryReactor(),
-        interface="lo",
-        table_size=TABLE_SIZE,
-        secret=SECRET,
-        self_index=0,
-        journal=Journal(Path(test.mktemp()), {**undoers(), **address_undoers()}),
-    )
 
 
 class PacketPlaneTests(PlaneSuite, SynchronousTestCase):
@@ -48,7 +33,7 @@ class PacketPlaneTests(PlaneSuite, SynchronousTestCase):
         own_network(self)
 
     def make_plane(self) -> PacketPlane:
-        return make_plane(self)
+        return make_packet_plane(self)
 
 
 class DecisionTests(SynchronousTestCase):
@@ -56,11 +41,11 @@ class DecisionTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         own_network(self)
-        self.plane = make_plane(self)
+        self.plane = make_packet_plane(self)
         self.addCleanup(self.plane.detach)
         self.plane.attach()
         self.model = PacketDecision(
-            mac=link("lo").mac, secret=SECRET, table_size=TABLE_SIZE, self_index=0, held=lambda packet: True
+            mac=link("lo").mac, secret=SECRET, table_size=TABLE_SIZE, self_index=0, held=lambda packet: False
         )
         table = RowTable(INDEX, TABLE_SIZE)
         table.update([Weighted(name) for name in "bc"])
@@ -88,7 +73,8 @@ class DecisionTests(SynchronousTestCase):
         changed = decision.frame or frame
         if decision.verdict.leaves:
             return [HEADER + changed], []
-        return [], [] if decision.verdict.drops else [HEADER + bytes(12) + changed[12:]]
+        _, plain = without_tags(HEADER, changed)
+        return [], [] if decision.verdict.drops else [HEADER + bytes(12) + plain[12:]]
 
     def test_random(self) -> None:
         """Whichever way a frame takes here, its fate is the model's; most take the short one."""
@@ -145,16 +131,18 @@ class FilterTests(SynchronousTestCase):
 
     ADDRESSES: tuple[Address, ...] = (VIP, ip_address("192.0.2.7"), VIP6, ip_address("2001:db8::7"))
 
-    def takes(self, frame: bytes, addresses: tuple[Address, ...] = ADDRESSES) -> bool:
-        program = list(struct.iter_unpack("HBBI", filter_for(addresses)))
+    def takes(
+        self, frame: bytes, addresses: tuple[Address, ...] = ADDRESSES, tunnel_end: Address | None = None
+    ) -> bool:
+        program = list(struct.iter_unpack("HBBI", filter_for(addresses, tunnel_end)))
         at, accumulator = 0, 0
         while True:
             code, yes, no, k = program[at]
             at += 1
             if code == 0x06:
                 return bool(k)
-            if code in (0x20, 0x28):
-                size = 4 if code == 0x20 else 2
+            if code in (0x20, 0x28, 0x30):
+                size = {0x20: 4, 0x28: 2, 0x30: 1}[code]
                 if len(frame) < k + size:
                     return False
                 accumulator = int.from_bytes(frame[k : k + size], "big")
@@ -177,6 +165,26 @@ class FilterTests(SynchronousTestCase):
         many6 = tuple(ip_address(f"2001:db8::{number:x}") for number in range(1, 200))
         self.assertTrue(self.takes(web(to=many[-1]), many + many6))
         self.assertTrue(self.takes(web6(to=many6[-1]), many + many6))
+
+    def test_tunnels(self) -> None:
+        """What is in tunnels to this node, and nothing else that is for it."""
+        for end in (ip_address("192.0.2.1"), ip_address("2001:db8::1")):
+            for protocol, content, wanted in (
+                (4, bytes(40), True),
+                (41, bytes(40), True),
+                (17, udp(40000, 6080), True),
+                (17, udp(40000, 6081), False),
+                (6, tcp(), False),
+            ):
+                if end.version == 4:
+                    frame = ethernet(ipv4(content, to=end, protocol=protocol))
+                else:
+                    frame = ethernet(ipv6(content, to=end, header=protocol))
+                self.assertEqual(self.takes(frame, tunnel_end=end), wanted, (end, protocol))
+                self.assertFalse(self.takes(frame))
+            self.assertTrue(self.takes(web(), tunnel_end=end))
+            self.assertTrue(self.takes(web6(), tunnel_end=end))
+            self.assertFalse(self.takes(web(to=OTHER), tunnel_end=end))
 
     def test_marked(self) -> None:
         """What another node passed on is always taken: the kernel does not know it."""

@@ -17,8 +17,10 @@ class RoutedTests(SynchronousTestCase):
     def setUp(self) -> None:
         need_namespaces()
 
-    def array(self, tunnel: str, plane: str) -> Array:
+    def array(self, tunnel: str, plane: str, mss: int = 0) -> Array:
         def edit(text: str) -> str:
+            if mss:
+                text = text.replace("expose = true", f"expose = true\nmss = {mss}")
             far = f'address = "{WITH_FAR["d"]}"\n'
             text = text.replace(far, far + f'tunnel = "{tunnel}"\n').replace("lost_after = 4", "lost_after = 12")
             return text + f'\n[scheduler]\nplane = "{plane}"\nfeedback = false\nslow_start = "1s"\n'
@@ -42,17 +44,7 @@ class RoutedTests(SynchronousTestCase):
             seen |= {answer.node for answer in answers}
         self.assertEqual(seen, set(WITH_FAR))
         self.assertEqual(array.responses_through("a"), 0)
-        # Segments as large as the client may send have to fit through the tunnel.
-        upload = array.folder / "upload"
-        upload.write_bytes(b"u" * 300_000)
-        took: set[str] = set()
-        while "d" not in took and len(took) < 100:
-            said = array.client.run(
-                *("curl", "-s", "-m", "5", "-H", "Expect:", "--data-binary", f"@{upload}"),
-                *("-o", "/dev/null", "-w", "%{http_code} %header{x-lbarray-node}", "http://10.77.0.100/order"),
-            )
-            self.assertEqual(said[:3], "200")
-            took.add(said[4:])
+        self.uploaded(array)
         status = array.status("a")
         assert status is not None
         self.assertEqual(status["scheduler"]["verdicts"]["dropped_too_big"], 0)
@@ -62,10 +54,58 @@ class RoutedTests(SynchronousTestCase):
         # The back end answers before it has read all; what came until then was in full segments.
         self.assertGreater(status["scheduler"]["workers"]["d"]["octets"], 10_000)
 
+    def uploaded(self, array: Array) -> None:
+        """Segments as large as the client may send get through the tunnel."""
+        upload = array.folder / "upload"
+        upload.write_bytes(b"u" * 300_000)
+        for _ in range(100):
+            said = array.client.run(
+                *("curl", "-s", "-m", "5", "-H", "Expect:", "--data-binary", f"@{upload}"),
+                *("-o", "/dev/null", "-w", "%{http_code} %header{x-lbarray-node}", "http://10.77.0.100/order"),
+            )
+            self.assertEqual(said[:3], "200")
+            if said[4:] == "d":
+                return
+        self.fail("d had none of a hundred uploads")
+
+    def learns_what_fits(self, plane: str) -> None:
+        """The listeners announce segments that do not fit, as an operator may have them do."""
+        array = self.array("gue", plane, mss=1460)
+
+        def verdicts() -> dict[str, int]:
+            self.uploaded(array)
+            status = array.status("a")
+            assert status is not None
+            counted: dict[str, int] = status["scheduler"]["verdicts"]
+            return counted
+
+        # The back end may answer before there was a large segment.
+        wait_for(lambda: verdicts()["answered_too_big"] > 0, "an upload of large segments", 20)
+        self.assertGreater(verdicts()["dropped_too_big"], 0)
+        self.assertIn("mtu 1464", array.client.run("ip", "route", "get", "10.77.0.100"))
+
+    def test_too_big(self) -> None:
+        """A client whose packets do not fit into the tunnel is told so by ICMP, and sends smaller ones."""
+        self.learns_what_fits("tc")
+
+    def test_too_big_packet(self) -> None:
+        """The same by the plane in Python."""
+        self.learns_what_fits("packet")
+
+    def test_packet(self) -> None:
+        """By GUE, put in and taken out by the plane in Python, with a second chance across the router."""
+        array = self.array("gue", "packet")
+        self.carried(array)
+        self.moved(array)
+
     def test_gue(self) -> None:
         """By GUE, with a second chance across the router when d is drained and the scheduler dies."""
         array = self.array("gue", "tc")
         self.carried(array)
+        self.moved(array)
+
+    def moved(self, array: Array) -> None:
+        """Connections outlive a change of rows, and the scheduler."""
         held = array.hold_connections(CONNECTIONS)
         self.addCleanup(held.close)
         first = held.ask()
