@@ -45,9 +45,9 @@ class PlaneTests(SynchronousTestCase):
         """Python, where eBPF is not allowed: it says how slow it is."""
         array = self.carry("packet")
         self.assertIn("packets per second on this machine", array.log_of("a"))
-        # Only an owner hides the VIP from its own stack.
+        # Workers, too, see packets before their kernel does, which would reset what another worker holds.
         tables = {name: array.host(name).run("nft", "list", "tables") for name in NODES}
-        self.assertEqual([name for name, listed in tables.items() if "lbarray_packet" in listed], ["a"])
+        self.assertEqual([name for name, listed in tables.items() if "lbarray_packet" in listed], list(NODES))
 
     def test_generic_xdp(self) -> None:
         """eBPF before the kernel's own receive path, where no capture sees what it forwards: that is said."""
