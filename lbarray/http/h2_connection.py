@@ -1,18 +1,18 @@
 """The server's side of one HTTP/2 connection, without I/O: octets in, calls to a sink; calls in, octets out (RFC 9113).
 
 The library ``h2`` is an exact picture of the protocol, at half the cost of a whole request for each; a proxy needs less
-of it. A stream here is a :class:`StreamState`, which the sink's own streams extend, so that there is one object for
-each request; frames that carry requests go by a few comparisons; everything about compression is in
-:mod:`lbarray.http.h2_compression`. The tests let ``h2`` be the client.
+of it. A stream here is a :class:`~lbarray.http.h2_streams.StreamState`, which the sink's own streams extend, so that
+there is one object for each request; frames that carry requests go by a few comparisons; everything about compression
+is in :mod:`lbarray.http.h2_compression`. The tests let ``h2`` be the client.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from typing import Final, Generic, Protocol, TypeVar
+from collections import deque
+from typing import Final
 
 from lbarray.http.events import Fields
-from lbarray.http.h2_compression import TABLE, decoder, encoder
+from lbarray.http.h2_compression import TABLE, decoder
 from lbarray.http.h2_floods import Flood, FloodMeter
 from lbarray.http.h2_frames import (
     ACK,
@@ -37,101 +37,36 @@ from lbarray.http.h2_frames import (
     ErrorCode,
     Http2Error,
     Setting,
-    goaway_frame,
     head,
     ping_ack,
-    rst_stream_frame,
     settings_frame,
     window_update_frame,
 )
+from lbarray.http.h2_sending import Sending
+from lbarray.http.h2_streams import CONNECTION_WINDOW, STREAM_WINDOW, S, Sink, StreamState
 from lbarray.http.limits import Limits
 
-__all__ = ["CONNECTION_WINDOW", "STREAM_WINDOW", "ServerConnection", "Sink", "StreamState"]
+__all__ = ["ServerConnection"]
 
-#: Octets that all streams of a connection together may send ahead of their back ends, and one of them.
-CONNECTION_WINDOW: Final = 1 << 20
-STREAM_WINDOW: Final = 65535
-
-#: Window is given back in pieces of this many octets at least.
-_GRANT_STREAM: Final = STREAM_WINDOW // 4
-_GRANT_CONNECTION: Final = CONNECTION_WINDOW // 4
-
-#: Streams of whose resetting we know: what the client had sent before it heard of it is no mistake.
-_RESETS: Final = 1024
 #: Gaps in the numbers of streams of which we know.
 _GAPS: Final = 16
 
 
-class StreamState:
-    """A stream as long as it is open or half closed.
-
-    :ivar expected: octets of content that the request announced, ``None`` for any number.
-    :ivar client_ended: the client's side is closed.
-    """
-
-    stream_id: int
-    client_ended = False
-    expected: int | None = None
-    received_octets = 0
-    receive_window = STREAM_WINDOW
-    ungranted = 0
-    send_window = 0
-
-
-S = TypeVar("S", bound=StreamState)
-
-
-class Sink(Protocol[S]):
-    """Hears what a client does. May raise nothing but :class:`~lbarray.http.h2_frames.Http2Error`."""
-
-    def new_stream(self, stream_id: int) -> S:
-        """The stream of a request that is about to be told."""
-
-    def request(self, stream: S, fields: Fields, ended: bool) -> None:
-        """Its header block."""
-
-    def request_data(self, stream: S, data: bytes, octets: int) -> None:
-        """Content. So many ``octets`` of the window were used for it, to be given back by ``grant``."""
-
-    def request_trailers(self, stream: S, fields: Fields) -> None:
-        """The block behind the content; :meth:`request_end` follows."""
-
-    def request_end(self, stream: S) -> None:
-        """The client's side is closed; not told where ``request`` said it."""
-
-    def stream_reset(self, stream: S, code: int, by_client: bool) -> None:
-        """The stream is gone: the client does not want it any more, or made a mistake with it."""
-
-    def window_opened(self, stream: S | None) -> None:
-        """More may be sent over this stream; over all of them for ``None``."""
-
-    def going_away(self) -> None:
-        """The client will open no more streams."""
-
-
-class ServerConnection(Generic[S]):
+class ServerConnection(Sending[S]):
     """One client's connection.
 
     :param sink: hears of it.
-    :ivar streams: those in hand, by number.
-    :ivar last_id: the highest number of a stream that was begun.
-    :ivar going: new streams are refused.
-    :ivar closed: nothing more is read; the sink sets it.
     :ivar since: when the frame or the header block began whose rest has not come, in seconds; ``None`` for none.
     """
 
     def __init__(self, sink: Sink[S], limits: Limits) -> None:
+        super().__init__()
         self._sink = sink
         self._limits = limits
         self._most_block = 2 * limits.max_head
         # Somewhat more than we say: what is a little too large is answered with 431 instead of a dead connection.
         self._decoder = decoder(2 * limits.max_head)
-        self._encoder = encoder()
         self._meter = FloodMeter(control_rate=limits.h2_control_per_s, reset_rate=limits.h2_resets_per_s)
-        self.streams: dict[int, S] = {}
-        self.last_id = 0
-        self.going = False
-        self.closed = False
         self.since: float | None = None
         self._now = 0.0
         self._rest = b""
@@ -141,13 +76,7 @@ class ServerConnection(Generic[S]):
         self._block_octets = 0
         self._block_stream = 0
         self._block_flags = 0
-        self._was_reset: OrderedDict[int, None] = OrderedDict()
         self._gaps: deque[tuple[int, int]] = deque(maxlen=_GAPS)
-        self._receive_window = CONNECTION_WINDOW
-        self._ungranted = 0
-        self._send_window = STREAM_WINDOW
-        self._initial_window = STREAM_WINDOW
-        self._out: list[bytes] = []
 
     def start(self) -> None:
         """Say our settings."""
@@ -442,68 +371,7 @@ class ServerConnection(Generic[S]):
                     raise Http2Error("settings", "a window beyond the largest", ErrorCode.FLOW_CONTROL_ERROR)
             self._sink.window_opened(None)
 
-    # To the client
-
-    def take(self) -> bytes:
-        """Octets for the client."""
-        out, self._out = self._out, []
-        return out[0] if len(out) == 1 else b"".join(out)
-
-    def window(self, stream: S) -> int:
-        """Octets of content that may go in one frame now."""
-        return min(stream.send_window, self._send_window, MAX_FRAME)
-
-    def send_block(self, stream: S, fields: Fields, *, end: bool) -> None:
-        """A header block."""
-        block = self._encoder.encode(fields)
-        flags = END_STREAM if end else 0
-        size = len(block)
-        if size <= MAX_FRAME:
-            self._out.append(head(size, HEADERS, flags | END_HEADERS, stream.stream_id) + block)
-            return
-        kind = HEADERS
-        for at in range(0, size, MAX_FRAME):
-            piece = block[at : at + MAX_FRAME]
-            if at + MAX_FRAME >= size:
-                flags |= END_HEADERS
-            self._out.append(head(len(piece), kind, flags, stream.stream_id) + piece)
-            kind, flags = CONTINUATION, 0
-
-    def send_data(self, stream: S, data: bytes, *, end: bool) -> None:
-        """Content, within :meth:`window`."""
-        size = len(data)
-        stream.send_window -= size
-        self._send_window -= size
-        self._out.append(head(size, DATA, END_STREAM if end else 0, stream.stream_id))
-        if size:
-            self._out.append(data)
-
-    def grant(self, stream: S, octets: int) -> None:
-        """So much of a stream's content is out of the way: let the client send as much again."""
-        self._grant_connection(octets)
-        if stream.client_ended or self.closed:
-            return
-        stream.ungranted += octets
-        if stream.ungranted >= _GRANT_STREAM:
-            stream.receive_window += stream.ungranted
-            self._out.append(window_update_frame(stream.stream_id, stream.ungranted))
-            stream.ungranted = 0
-
-    def _grant_connection(self, octets: int) -> None:
-        self._ungranted += octets
-        if self._ungranted >= _GRANT_CONNECTION:
-            self._receive_window += self._ungranted
-            self._out.append(window_update_frame(0, self._ungranted))
-            self._ungranted = 0
-
-    def finish(self, stream: S) -> None:
-        """Both sides of it are closed."""
-        self.streams.pop(stream.stream_id, None)
-
-    def reset(self, stream: S, code: ErrorCode) -> None:
-        """End one stream; nothing is told of it."""
-        self.streams.pop(stream.stream_id, None)
-        self._write_reset(stream.stream_id, code)
+    # Mistakes with one stream
 
     def refuse(self, stream: S) -> None:
         """A malformed request: end its stream, at the client's expense.
@@ -517,19 +385,6 @@ class ServerConnection(Generic[S]):
         self.reset(stream, code)
         self._sink.stream_reset(stream, code, False)
         self._meter.reset()
-
-    def _write_reset(self, stream_id: int, code: ErrorCode) -> None:
-        self._out.append(rst_stream_frame(stream_id, code))
-        self._was_reset[stream_id] = None
-        if len(self._was_reset) > _RESETS:
-            self._was_reset.popitem(last=False)
-
-    def goaway(self, code: ErrorCode) -> None:
-        """No stream beyond the last one is served; with an error, none at all any more."""
-        self.going = True
-        if code:
-            self._out.clear()
-        self._out.append(goaway_frame(self.last_id, code))
 
 
 def _unpadded(payload: bytes) -> bytes:

@@ -6,19 +6,14 @@ a stream of HTTP/2 is one that is used once.
 
 from __future__ import annotations
 
-from typing import Any
-
 from lbarray.errors import BadInput
-from lbarray.http.events import Fields, RequestHead, ResponseHead
+from lbarray.http.events import Fields, RequestHead
 from lbarray.http.heads import request_octets, trailer_octets
-from lbarray.http.tracing import Recorded, ensure_trace, follow_trace
-from lbarray.telemetry.access_log import Record
-from lbarray.values import BackendAddress, ClientAddress, Outcome
-from lbarray.worker.backend import UNSENT_LIMIT, BackendConnection, BackendFactory
-from lbarray.worker.clients import Client
-from lbarray.worker.contents import FilteredContent
+from lbarray.http.tracing import ensure_trace, follow_trace
+from lbarray.values import BackendAddress, Outcome
+from lbarray.worker.backend import UNSENT_LIMIT, BackendFactory
 from lbarray.worker.mirror import Mirror
-from lbarray.worker.spans import spans_of
+from lbarray.worker.responding import Responding
 
 __all__ = ["IDEMPOTENT", "Exchange"]
 
@@ -26,56 +21,13 @@ __all__ = ["IDEMPOTENT", "Exchange"]
 IDEMPOTENT = frozenset([b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"PROPFIND", b"QUERY", b"SEARCH", b"REPORT"])
 
 
-class Exchange:
+class Exchange(Responding):
     """The machine of one request: assigned, sent, answered; repeated where that is safe.
 
     A subclass gives ``factory``, ``client_address`` and ``upload``, calls :meth:`begin`, :meth:`send_body`,
     :meth:`send_trailers`, :meth:`end_body` and :meth:`give_up`, and is told what to answer by the ``respond``
     and ``content`` methods.
-
-    :ivar deadline: when the sweep may end what is waited for, in the reactor's seconds.
-    :ivar lines: the lines that tell the back end of the client.
-    :ivar upload: :class:`~twisted.internet.interfaces.IPushProducer`: the client, as the sender of content.
-    :ivar request: the one in hand, ``None`` between two.
     """
-
-    factory: Any
-    client_address: ClientAddress
-    upload: Any
-    lines = b""
-    deadline = 0.0
-
-    #: Whose requests are counted against a limit; ``None`` where none is.
-    asking: Client | None = None
-    request: RequestHead | None = None
-    request_complete = False
-    response_begun = False
-    status = 0
-    #: Of the response's content, as written to the client: whoever writes it adds to this.
-    sent_octets = 0
-
-    _began_s = 0.0
-    _backend_name = ""
-    _route = ""
-    _trace = b""
-    _recorded: Recorded | None = None
-    _asked: BackendAddress | None = None
-    _asked_s = 0.0
-    _attempts = 0
-    _assignment: Any = None
-    _backend: BackendConnection | None = None
-    _head_octets = b""
-    _chunked_request = False
-    _body_began = False
-    _stale_once = False
-    _max_body: int | None = None
-    _body_octets = 0
-    _response_timeout_s = 0.0
-    _held: list[bytes] | None = None
-    _window_octets = 0
-    _mirrors: list[Mirror] | None = None
-    _content: FilteredContent | None = None
-    _client_full = False
 
     # What the client's side does
 
@@ -346,36 +298,6 @@ class Exchange:
         assignment.finished(Outcome.BROKEN)
         self.answer(502)
 
-    # ResponseSink
-
-    def response_head(self, head: ResponseHead) -> None:
-        request, assignment = self.request, self._assignment
-        if request is None or assignment is None:
-            return
-        status = head.status
-        if status < 200:
-            self.respond_interim(head)
-            return
-        retried = assignment.handling.retry_statuses
-        if retried and status in retried and self._retry_status():
-            return
-        self.response_begun = True
-        self.status = status
-        assignment.responded(head)
-        factory = self.factory
-        has_length = head.has_length
-        self._content = None
-        if factory.filters:
-            opened = [each.open(request, head, self.client_address) for each in factory.filters]
-            body_filters = [body_filter for body_filter in opened if body_filter is not None]
-            has_length = head.get(b"content-length") is not None
-            if body_filters:
-                self._content = FilteredContent(body_filters, self)
-        more: tuple[tuple[bytes, bytes], ...] = ()
-        if factory.node_field:
-            more = (factory.node_field, (b"X-Lbarray-Backend", assignment.backend.name.encode()))
-        self.respond(head, more, has_length)
-
     def _retry_status(self) -> bool:
         """Leave a response that the route does not want its clients to see; true when somebody else is asked."""
         request, assignment, backend = self.request, self._assignment, self._backend
@@ -392,138 +314,6 @@ class Exchange:
         self._assignment = following
         self._hand_over([self._head_octets])
         return True
-
-    def response_body(self, data: bytes) -> None:
-        if self._content is not None:
-            self._content.feed(data)
-        elif data:
-            self.content(data)
-
-    def response_trailers(self, fields: Fields) -> None:
-        if self._content is None:  # a filter changed what they speak of
-            self.content_trailers(fields)
-
-    def response_end(self, reusable: bool) -> None:
-        assignment, self._assignment = self._assignment, None
-        backend, self._backend = self._backend, None
-        if assignment is None or backend is None:
-            return
-        assignment.finished(Outcome.SERVER_ERROR if self.status >= 500 else Outcome.ANSWERED)
-        if reusable and self.request_complete and not backend.lost:
-            backend.stored(assignment, self.factory.seconds())
-            assignment.keep_connection(backend)
-        else:
-            backend.close()
-        if self._mirrors is not None:
-            if not self.request_complete:
-                self._drop_mirrors()
-            self._mirrors = None
-        if self._content is not None:
-            self._content.end()
-        else:
-            self.content_end()
-
-    # ContentSink: content_paused, and below content and content_end
-
-    def content_paused(self, paused: bool) -> None:
-        """A filter has work in hand, or is done with it."""
-        if not paused:
-            self.flush()
-            if not self._client_full:
-                self.resume_backend()
-        elif self._backend is not None:
-            self._backend.pause()
-
-    def pause_backend(self) -> None:
-        """The client cannot take more."""
-        self._client_full = True
-        if self._content is not None:
-            self._content.hold(True)
-        if self._backend is not None:
-            self._backend.pause()
-
-    def resume_backend(self) -> None:
-        """The client can take more."""
-        self._client_full = False
-        if self._content is not None:
-            self._content.hold(False)
-            if self._content is not None and self._content.waits:
-                return  # a filter has work in hand: its end resumes
-        if self._backend is not None:
-            self._backend.resume()
-
-    def response_switch(self, head: ResponseHead, data: bytes) -> None:
-        backend, self._backend = self._backend, None
-        assignment, self._assignment = self._assignment, None
-        assert backend is not None
-        self.respond_switch(head, backend, assignment, data)
-
-    def _drop_mirrors(self) -> None:
-        mirrors, self._mirrors = self._mirrors, None
-        for mirror in mirrors or ():
-            mirror.close()
-
-    def log_access(self, status: int) -> None:
-        """The request in hand is over: count it, and write its line; 499 for a client that has gone."""
-        factory = self.factory
-        took_s = factory.seconds() - self._began_s if self.request is not None else 0.0
-        factory.durations.observe(took_s, status, self._route)
-        if self._recorded is not None:
-            self._record(status, took_s)
-        log = factory.access_log
-        if log is None:
-            return
-        request = self.request
-        if request is None:
-            log.add(Record(self.client_address.host, b"-", b"-", (1, 1), status, 0, service=factory.name))
-            return
-        referer = agent = b""
-        for name, value in request.fields:
-            size = len(name)
-            if size == 10 and name.lower() == b"user-agent":
-                agent = value
-            elif size == 7 and name.lower() == b"referer":
-                referer = value
-        log.add(
-            Record(
-                self.client_address.host,
-                request.method,
-                request.target,
-                request.version,
-                status,
-                self.sent_octets,
-                referer,
-                agent,
-                request.authority,
-                took_s,
-                self._body_octets,
-                self._backend_name,
-                factory.name,
-                self._trace,
-                self._route,
-            )
-        )
-
-    def _record(self, status: int, took_s: float) -> None:
-        recorded, self._recorded = self._recorded, None
-        factory = self.factory
-        if recorded is None or self.request is None or factory.tracing is None:
-            return
-        for span in spans_of(
-            recorded,
-            request=self.request,
-            status=status,
-            client=self.client_address.host,
-            service=factory.name,
-            route=self._route,
-            tls=factory.tls,
-            began_s=self._began_s,
-            ended_s=self._began_s + took_s,
-            backend=self._asked,
-            asked_s=self._asked_s,
-            attempts=self._attempts,
-        ):
-            factory.tracing.add(span)
 
     # Time
 
@@ -553,48 +343,6 @@ class Exchange:
         counters.add("timeouts", "response")
         self.give_up(Outcome.TIMED_OUT)
         self.answer(504)
-
-    # What the client's side is for
-
-    def answer(self, status: int, fields: tuple[tuple[bytes, bytes], ...] = (), content: bytes | None = None) -> None:
-        """A response of our own, whole."""
-        raise NotImplementedError
-
-    def answered_and_complete(self) -> None:
-        """The rest of a request has come that was answered before."""
-        raise NotImplementedError
-
-    def respond(self, head: ResponseHead, more: tuple[tuple[bytes, bytes], ...], has_length: bool) -> None:
-        """The head of the response. ``more``: fields to add; ``has_length``: it has Content-Length."""
-        raise NotImplementedError
-
-    def respond_interim(self, head: ResponseHead) -> None:
-        """A response below 200."""
-        raise NotImplementedError
-
-    def content(self, data: bytes) -> None:
-        """Some content of the response, never empty."""
-        raise NotImplementedError
-
-    def content_trailers(self, fields: Fields) -> None:
-        """Fields behind the content; :meth:`content_end` follows."""
-        raise NotImplementedError
-
-    def content_end(self) -> None:
-        """The response is complete."""
-        raise NotImplementedError
-
-    def respond_cut(self) -> None:
-        """The response breaks off, and the client must see that."""
-        raise NotImplementedError
-
-    def respond_switch(self, head: ResponseHead, backend: BackendConnection, assignment: Any, data: bytes) -> None:
-        """From here on the connections belong to another protocol."""
-        raise NotImplementedError
-
-    def flush(self) -> None:
-        """All that one reading of the back end brought has been told."""
-        raise NotImplementedError
 
 
 def _authority(backend: BackendAddress) -> str:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from lbarray.http.events import Fields, ResponseHead
 from lbarray.http.fields import reason_phrase
-from lbarray.http.h2_connection import StreamState
 from lbarray.http.h2_frames import ErrorCode
 from lbarray.http.h2_heads import response_block
+from lbarray.http.h2_streams import StreamState
 from lbarray.values import Outcome
 from lbarray.worker.backend import BackendConnection
 from lbarray.worker.exchange import Exchange

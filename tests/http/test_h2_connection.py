@@ -25,9 +25,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from lbarray.http.events import Fields
-from lbarray.http.h2_connection import CONNECTION_WINDOW, ServerConnection, StreamState
+from lbarray.http.h2_connection import ServerConnection
 from lbarray.http.h2_floods import Flood
 from lbarray.http.h2_frames import PREFACE, ErrorCode, Http2Error
+from lbarray.http.h2_streams import CONNECTION_WINDOW, StreamState
 from lbarray.http.limits import Limits
 from lbarray.testing import every_split
 

@@ -16,6 +16,7 @@ from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from lbarray.backends.connections import IdleConnections
 from lbarray.config.load import parse
 from lbarray.errors import BadConfig
 from lbarray.interfaces import IServiceProtocol
@@ -24,6 +25,7 @@ from lbarray.telemetry.counters import Counters
 from lbarray.values import Outcome
 from lbarray.worker.plugins import Http, service_protocol
 from tests.worker.engine import Backend, Engine
+from tests.worker.test_client import _closed_port
 
 reactor: Any = global_reactor
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -67,7 +69,7 @@ class ProtocolTests(SynchronousTestCase):
             env={**os.environ, "PYTHONPATH": f"{folder.parents[1].resolve()}:{os.getcwd()}:{EXAMPLES.parents[1]}"},
             check=True,
         )
-        self.assertIn("RelayFactory", found.stdout)
+        self.assertIn("ImapFactory", found.stdout)
 
     def test_configured(self) -> None:
         """The configuration's protocol is that of the listener."""
@@ -83,7 +85,7 @@ class ProtocolTests(SynchronousTestCase):
 class RelayTests(Engine):
     """The relay of docs/examples/relay.py."""
 
-    make_factory = staticmethod(lambda **settings: example("relay").RelayFactory(**settings))
+    make_factory = staticmethod(lambda **settings: example("relay").ImapFactory(**settings))
 
     async def test_both_ways(self) -> None:
         """What either side says reaches the other, and no octet of it is understood on the way."""
@@ -106,6 +108,16 @@ class RelayTests(Engine):
         self.start([])
         client = await self.connect()
         await client.until(lambda: client.closed)
+
+    async def test_unreachable(self) -> None:
+        """A back end that takes no connection: another one is asked."""
+        self.serve(lambda backend, data: backend.transport.write(data))
+        self.requests.ports[:] = [_closed_port(), self.requests.ports[0]]
+        self.requests.idle.append(IdleConnections(max_idle=9, idle_timeout_s=9))
+        client = await self.connect()
+        client.transport.write(b"a1 NOOP")
+        await client.until(lambda: client.got == b"a1 NOOP")
+        self.assertEqual(self.requests.outcomes, [Outcome.CONNECT_FAILED])
 
     async def test_silence(self) -> None:
         """The sweep ends a relay in which nobody speaks."""
