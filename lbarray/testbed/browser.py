@@ -54,15 +54,22 @@ def _run(
 
 
 def dump_dom(
-    url: str, *, inside: Sequence[str] = (), names: Mapping[str, str] | None = None, timeout_s: float = 60.0
+    url: str,
+    *,
+    inside: Sequence[str] = (),
+    names: Mapping[str, str] | None = None,
+    timeout_s: float = 60.0,
+    settle_s: float = 0.0,
 ) -> str:
     """A page's tree as text, after its scripts have run.
 
     :param inside: a prefix that runs a command elsewhere, such as in a namespace.
     :param names: addresses by host name; no other name is found.
+    :param settle_s: of the page's own time, for what begins after it is loaded.
     :raises SystemRefused: there is no browser, or it takes too long.
     """
-    done = _run(url, "--dump-dom", inside=inside, names=names or {}, timeout_s=timeout_s)
+    options = ["--dump-dom", *([f"--virtual-time-budget={settle_s * 1000:.0f}"] if settle_s else [])]
+    done = _run(url, *options, inside=inside, names=names or {}, timeout_s=timeout_s)
     return done.stdout.decode("utf-8", "replace")
 
 

@@ -1,4 +1,4 @@
-"""Real clients of HTTP before one node that is a process of its own: curl, nghttp, h2load, a WebSocket client."""
+"""Real clients of HTTP before one node that is a process of its own: curl, nghttp, h2load, Chromium, WebSocket."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from typing import Any
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from lbarray.testbed.browser import CHROMIUM, dump_dom
 from lbarray.testbed.certificates import write_certificate
 from lbarray.testbed.nodes import twistd, wait_for
 from tests.system.sharing import shared
 
-NEEDED = ("nginx", "curl", "nghttp", "h2load")
+NEEDED = ("nginx", "curl", "nghttp", "h2load", CHROMIUM)
 
 _CONFIG = """
 [array]
@@ -91,6 +92,18 @@ listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
 while True:
     threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
 """
+
+#: What a browser says of what it was given.
+_PAGE = """<!doctype html><p>nothing yet</p><script>
+(async () => {
+  const texts = await Promise.all([...Array(40).keys()].map(async n => (await fetch(`/small?${n}`)).text()));
+  const large = new Uint8Array(await (await fetch("/large")).arrayBuffer());
+  const sent = await (await fetch("/chat/sink", {method: "POST", body: new Uint8Array(300000)})).text();
+  const whole = texts.filter(text => text == "small").length + (large.every((octet, n) => octet == n % 256) ? 1 : 0);
+  const ways = new Set(performance.getEntriesByType("resource").map(entry => entry.nextHopProtocol));
+  document.querySelector("p").textContent = `${whole} whole by ${[...ways].join()}, ${sent} sent`;
+})();
+</script>"""
 
 
 class Node:
@@ -193,6 +206,13 @@ class HttpTests(SynchronousTestCase):
         """2,000 requests over 4 connections of 25 streams, none of them failed."""
         said = self.run_it("h2load", "-n", "2000", "-c", "4", "-m", "25", self.url("/small"))
         self.assertIn("2000 succeeded, 0 failed, 0 errored, 0 timeout", said)
+
+    def test_chromium(self) -> None:
+        """A browser fetches 41 things and posts one by HTTP/2, all of them whole."""
+        (self.node.folder / "site" / "page.html").write_text(_PAGE)
+        url = f"https://localhost:{self.node.ports['tls']}/page.html"
+        page = dump_dom(url, names={"localhost": "127.0.0.1"}, settle_s=20.0)
+        self.assertIn("<p>41 whole by h2, 300000 sent</p>", page)
 
     def test_keepalive_ends(self) -> None:
         """A back end that closes idle connections after a second costs no client an error."""
