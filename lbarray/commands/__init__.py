@@ -5,6 +5,7 @@ One module for each subject; its ``add`` gives its commands to the registry. A m
 
 from __future__ import annotations
 
+import argparse
 import pkgutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from types import ModuleType
 from lbarray.commands.registry import Commands
 from lbarray.errors import ArrayError
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
 
 #: What ``lbarray --help`` says first; the other subjects follow by name.
 FIRST = ("begin", "doctor", "machine", "look", "top")
@@ -28,12 +29,17 @@ def _subjects() -> Iterator[ModuleType]:
             yield module
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; errors that lbarray foresees are one message, not a traceback."""
+def parser() -> argparse.ArgumentParser:
+    """Knows every command and its options."""
     commands = Commands()
     for subject in _subjects():
         subject.add(commands)
-    arguments = commands.parser.parse_args(argv)
+    return commands.parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; errors that lbarray foresees are one message, not a traceback."""
+    arguments = parser().parse_args(argv)
     try:
         code: int = arguments.run(arguments)
     except ArrayError as error:
