@@ -222,7 +222,8 @@ def _network(config: Config, name: str, machine: Machine) -> Iterator[Finding]:
                 "lbarray cleanup FILE --node NAME; systemctl disable --now keepalived",
             )
     for other, node in config.array.nodes.items():
-        if other != name:
+        # Without its own address a machine finds every way through its router.
+        if other != name and own.address in there:
             route = machine.run("ip", "-o", "route", "get", str(node.address))
             yield _verdict(
                 " via " not in route,

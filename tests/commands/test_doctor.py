@@ -134,6 +134,12 @@ class DoctorTests(SynchronousTestCase):
         self.assertEqual(len(bad), 1)
         self.assertIn("192.0.2.7", bad[0].what)
 
+    def test_one_cause(self) -> None:
+        """What only follows from a missing address is not listed beside it."""
+        routed = {"ip -o route get 192.0.2.2": "192.0.2.2 via 10.0.0.254 dev eth0"}
+        found = self.examine(TEXT.replace("127.0.0.1", "192.0.2.7"), **routed)
+        self.assertNotIn("behind a router", str(found))
+
     def test_interface(self) -> None:
         """No such interface: those that there are."""
         bad = [f for f in self.examine(TEXT.replace('"lo"', '"eth77"')) if f.level == "bad"]
