@@ -78,6 +78,7 @@ class DashboardTests(SynchronousTestCase):
             self.addCleanup(process.wait, 20)
             self.addCleanup(process.terminate)
         url = f"http://127.0.0.1:{status}/"
+        self.site = f"http://127.0.0.1:{http}/"
 
         def ready() -> bool:
             try:
@@ -94,6 +95,7 @@ class DashboardTests(SynchronousTestCase):
         folder = tempfile.TemporaryDirectory(prefix="lbarray-test-")
         self.addCleanup(folder.cleanup)
         self.url = self.start(Path(folder.name))
+        urllib.request.urlopen(self.site, timeout=5).close()  # so that there is a route to see
         self.browser = Browser(chromium)
         self.addCleanup(self.browser.close)
 
@@ -103,6 +105,8 @@ class DashboardTests(SynchronousTestCase):
         page.open(self.url)
         page.has("#link.live")
         page.has("[data-backend]")
+        page.has("#routes-section:not([hidden])")
+        self.assertIn("*/", page.text("#routes"))
         page.run("new Promise((resolve) => setTimeout(resolve, 2500))")
         return page
 

@@ -281,6 +281,13 @@ function tables() {
     entries(status.services).map(([name, one]) => [name, one.at, one.tls ? "yes" : "no", number(one.connections), number(one.requests),
       number(rate((from) => from?.services?.[name]?.requests || 0)), duration(one.latency_s?.p50 || null), duration(one.latency_s?.p99 || null)]),
     "this node serves no clients");
+  const routes = entries(status.services).flatMap(([service, one]) => entries(one.routes).map(([name, route]) => ({ service, name, ...route })))
+    .sort((one, other) => other.requests - one.requests);
+  $("routes-section").hidden = !routes.length;
+  table("routes", ["route", "service", "#requests", "#requests/s", "#errors (5xx)", "#half within", "#99 of 100 within"],
+    routes.slice(0, 20).map((one) => [one.name, one.service, number(one.requests),
+      number(rate((from) => from?.services?.[one.service]?.routes?.[one.name]?.requests || 0)),
+      [number(one.errors), one.errors ? "bad-text" : ""], duration(one.latency_s?.p50 || null), duration(one.latency_s?.p99 || null)]), "none");
   table("pools", ["back end", "address", "state", "#for", "last check", "#weight", "#in hand", "#requests", "#failed", "#idle"],
     backendsOf().map((one) => [`${one.pool}/${one.name}`, one.address, [one.state, `${TONES[one.state] || "warn"}-text`], duration(one.since_s),
       [one.check, "wrap"], one.weight, one.outstanding, number(one.requests), number(one.failures), one.idle]), "none");
