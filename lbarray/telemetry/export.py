@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -66,7 +67,10 @@ class _Octets:
 
 
 class SpanExporter(Service):
-    """Keeps spans until the collector has them. What finds no room is dropped and counted (``spans_dropped``)."""
+    """Keeps spans until the collector has them. What finds no room is dropped and counted (``spans_dropped``).
+
+    :param wall_clock: seconds since the epoch; the spans' own times are the reactor's.
+    """
 
     log = Logger()
 
@@ -77,11 +81,13 @@ class SpanExporter(Service):
         settings: TracingSettings,
         counters: Counters,
         chance: Callable[[], float] = random.random,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.settings = settings
         self._reactor = reactor
         self._counters = counters
         self._chance = chance
+        self._wall_clock = wall_clock
         self._part = settings.percent / 100.0
         self._spans: deque[Span] = deque()
         self._pool = HTTPConnectionPool(reactor, persistent=True)
@@ -139,7 +145,10 @@ class SpanExporter(Service):
             while self._spans:
                 batch = [self._spans.popleft() for _ in range(min(BATCH, len(self._spans)))]
                 try:
-                    status, said = yield self._post(encode(batch, self.settings.resource, self.settings.version))
+                    # A worker process's reactor counts from when the machine started.
+                    epoch_s = self._wall_clock() - self._reactor.seconds()
+                    octets = encode(batch, self.settings.resource, self.settings.version, epoch_s)
+                    status, said = yield self._post(octets)
                 except Exception as error:  # of the resolver, of TLS, of the connection: all the same to us
                     status, said = 0, str(error) or type(error).__name__
                 if 200 <= status < 300:

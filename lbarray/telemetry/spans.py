@@ -16,7 +16,7 @@ _ERROR: Final = 2
 
 
 class Span(NamedTuple):
-    """One piece of work. Ids in hexadecimal digits; times in seconds since the epoch.
+    """One piece of work. Ids in hexadecimal digits; times in seconds of whatever clock measured them.
 
     :ivar parent: empty for none. :ivar error: it failed by our side's fault, or the back end's.
     """
@@ -32,15 +32,21 @@ class Span(NamedTuple):
     error: bool = False
 
 
-def encode(spans: Iterable[Span], resource: Mapping[str, str], version: str) -> bytes:
-    """An ExportTraceServiceRequest. ``resource``: who recorded them."""
+def encode(spans: Iterable[Span], resource: Mapping[str, str], version: str, epoch_s: float = 0.0) -> bytes:
+    """An ExportTraceServiceRequest.
+
+    :param resource: who recorded them. :param epoch_s: what makes their times seconds since the epoch.
+    """
     return json.dumps(
         {
             "resourceSpans": [
                 {
                     "resource": {"attributes": _attributes(resource.items())},
                     "scopeSpans": [
-                        {"scope": {"name": "lbarray", "version": version}, "spans": [_span(span) for span in spans]}
+                        {
+                            "scope": {"name": "lbarray", "version": version},
+                            "spans": [_span(span, epoch_s) for span in spans],
+                        }
                     ],
                 }
             ]
@@ -49,15 +55,15 @@ def encode(spans: Iterable[Span], resource: Mapping[str, str], version: str) -> 
     ).encode()
 
 
-def _span(span: Span) -> dict[str, object]:
+def _span(span: Span, epoch_s: float) -> dict[str, object]:
     found: dict[str, object] = {
         "traceId": span.trace.decode(),
         "spanId": span.span.decode(),
         "name": span.name,
         "kind": span.kind,
         # 64-bit numbers are strings in the JSON form of protocol buffers.
-        "startTimeUnixNano": str(int(span.began_s * 1e9)),
-        "endTimeUnixNano": str(int(span.ended_s * 1e9)),
+        "startTimeUnixNano": str(int((span.began_s + epoch_s) * 1e9)),
+        "endTimeUnixNano": str(int((span.ended_s + epoch_s) * 1e9)),
         "attributes": _attributes(span.attributes),
     }
     if span.parent:

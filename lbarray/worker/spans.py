@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from lbarray.http.events import RequestHead
 from lbarray.http.tracing import Recorded
 from lbarray.telemetry.spans import CLIENT, SERVER, Span
+from lbarray.values import BackendAddress
 
 __all__ = ["spans_of"]
 
@@ -15,7 +15,7 @@ _VERSIONS = {(1, 0): "1.0", (1, 1): "1.1", (2, 0): "2"}
 def spans_of(
     recorded: Recorded,
     *,
-    request: Any,
+    request: RequestHead,
     status: int,
     client: str,
     service: str,
@@ -23,7 +23,7 @@ def spans_of(
     tls: bool,
     began_s: float,
     ended_s: float,
-    backend: Any,
+    backend: BackendAddress | None,
     asked_s: float,
     attempts: int,
 ) -> list[Span]:
@@ -46,7 +46,7 @@ def spans_of(
                 ("http.request.method", method),
                 ("url.scheme", "https" if tls else "http"),
                 ("url.path", request.target.partition(b"?")[0].decode("latin-1")),
-                ("server.address", request.host),
+                ("server.address", request.host.decode("latin-1")),
                 ("http.response.status_code", status),
                 ("http.route", route),
                 ("network.protocol.version", _VERSIONS.get(request.version, "")),

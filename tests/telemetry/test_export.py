@@ -82,7 +82,13 @@ class ExportTests(TestCase):
             resource={"service.name": "shop"},
             version="1",
         )
-        exporter = SpanExporter(reactor=reactor, settings=settings, counters=self.counters)
+        exporter = SpanExporter(
+            reactor=reactor,
+            settings=settings,
+            counters=self.counters,
+            # As if the reactor had counted from 1,000 s after the epoch.
+            wall_clock=lambda: reactor.seconds() + 1000.0,
+        )
         exporter.startService()
         self.addCleanup(exporter.stopService)
         return exporter
@@ -99,7 +105,10 @@ class ExportTests(TestCase):
         [found] = receiver.spans
         self.assertEqual(found["traceId"], "0af7651916cd43dd8448eb211c80319c")
         self.assertEqual((found["spanId"], found["parentSpanId"]), ("0000000000000007", "00f067aa0ba902b7"))
-        self.assertEqual((found["startTimeUnixNano"], found["endTimeUnixNano"]), ("1500000000", "2000000000"))
+        self.assertEqual(
+            tuple(f"{int(found[key]) / 1e9:.2f}" for key in ("startTimeUnixNano", "endTimeUnixNano")),
+            ("1001.50", "1002.00"),
+        )
         self.assertEqual(found["attributes"], [{"key": "n", "value": {"intValue": "7"}}])
         self.assertEqual((found["kind"], found["status"]), (2, {"code": 2}))
         resource = receiver.took[0]["resourceSpans"][0]["resource"]["attributes"]
@@ -147,6 +156,7 @@ class ExportTests(TestCase):
         exporter = self.export(queue=10, port=port)
         for number in range(25):
             exporter.add(span(number))
+        self.assertEqual(self.counters.get("spans_dropped", "queue_full"), 15)
         await self.until(lambda: self.counters.get("span_exports_failed"))
         self.assertEqual(self.counters.get("spans_dropped", "queue_full"), 15)
 

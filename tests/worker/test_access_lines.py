@@ -11,7 +11,7 @@ from twisted.internet.task import deferLater
 from lbarray.http.forwarding import Forwarding
 from lbarray.telemetry.access_log import Record
 from lbarray.telemetry.durations import ends_of
-from lbarray.telemetry.spans import CLIENT, SERVER, Span
+from lbarray.telemetry.spans import CLIENT, SERVER, Span, encode
 from tests.worker.engine import OK, Backend, Client, Engine, answer
 
 reactor: Any = global_reactor
@@ -85,6 +85,7 @@ class AccessTests(Engine):
         self.assertEqual((found["url.path"], found["http.response.status_code"]), ("/p", 200))
         self.assertNotIn("secret", str(spans))
         self.assertEqual(dict(asking.attributes)["lbarray.backend"], "w0")
+        self.assertIn(b'{"key":"server.address","value":{"stringValue":"a.example"}}', encode(spans, {}, "1"))
 
     async def test_recorded_without_back_end(self) -> None:
         """Where nobody could be asked, there is one span, and it says that this failed."""
