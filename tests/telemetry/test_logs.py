@@ -65,6 +65,16 @@ class LineTests(SynchronousTestCase):
             lines(event(level, namespace))
         self.assertEqual([line.split()[1] for line in out.getvalue().splitlines()], ["info", "warn"])
 
+    def test_follow(self) -> None:
+        """While it runs it can become another format, and less or more of it."""
+        out = io.StringIO()
+        lines = LogLines(out, least="info", journal=False)
+        lines.follow(line=json_line, least="error")
+        lines(event(LogLevel.info))
+        lines(event(LogLevel.error))
+        (line,) = out.getvalue().splitlines()
+        self.assertEqual(json.loads(line)["level"], "error")
+
     def test_journal(self) -> None:
         """Under systemd each line begins with its priority."""
         out = io.StringIO()
