@@ -114,6 +114,15 @@ class DecisionTests(SynchronousTestCase):
         self.plane.apply(struct.pack("=4H", 2, 0xFFFF, 0xFFFF, 0xFFFF) * TABLE_SIZE)
         self.assertEqual(self.handled(web())[0][0][VNET_HEADER:][:6], PEER_C)
 
+    def test_begins_anew(self) -> None:
+        """A connection that begins anew goes where its row is now, whatever the short way knew of the one before."""
+        rows = [struct.pack("=4H", *row) * TABLE_SIZE for row in ((1, *[0xFFFF] * 3), (2, 1, *[0xFFFF] * 2))]
+        self.plane.apply(rows[0])
+        self.handled(web(flags=SYN))
+        self.plane.apply(rows[1])
+        for flags, peer in ((ACK, PEER_B), (ACK, PEER_B), (SYN, PEER_C), (ACK, PEER_C)):
+            self.assertEqual(self.handled(web(flags=flags))[0][0][VNET_HEADER:][:6], peer)
+
     def test_neighbour_discovery(self) -> None:
         """The kernel answers it; it was not hidden, and must not come twice."""
         solicitation = ethernet(ipv6(b"\x87" + bytes(23), header=58))
