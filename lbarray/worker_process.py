@@ -19,7 +19,8 @@ __all__ = ["main"]
 def main(arguments: list[str]) -> None:
     """Serve until told to stop.
 
-    :param arguments: the place of this process, and how many listening sockets it has.
+    :param arguments: the place of this process, the place of its count of connections, and how many listening sockets
+        it has.
     """
     from twisted.internet import epollreactor
 
@@ -27,15 +28,17 @@ def main(arguments: list[str]) -> None:
     from twisted.internet import reactor
 
     from lbarray.kernel.descriptors import raise_descriptor_limit
-    from lbarray.node.process_parts import ChildParts, Instructions
+    from lbarray.node.child_parts import ChildParts
+    from lbarray.node.process_parts import Instructions
     from lbarray.worker.loop import make_lean
     from lbarray.worker.processes.child import ChildFactory
-    from lbarray.worker.processes.process import BLOB_FD, CONTROL_FD, FIRST_LISTENER_FD
+    from lbarray.worker.processes.counts import ConnectionCounts
+    from lbarray.worker.processes.process import BLOB_FD, CONTROL_FD, COUNTS_FD, FIRST_LISTENER_FD
 
     # A terminal and a service manager send these to all processes; the node process says what is to be done.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    place, count = (int(each) for each in arguments)
+    place, slot, count = (int(each) for each in arguments)
     with os.fdopen(BLOB_FD, "rb") as blob:
         instructions: Instructions = pickle.load(blob)  # written by our own parent process
     loop: Any = reactor
@@ -43,8 +46,10 @@ def main(arguments: list[str]) -> None:
     make_lean(loop)
     raise_descriptor_limit()
     sockets = [socket.socket(fileno=FIRST_LISTENER_FD + number) for number in range(count)]
+    counts = ConnectionCounts(COUNTS_FD, slot) if slot >= 0 else None
+    os.close(COUNTS_FD)
     try:
-        parts = ChildParts(reactor=loop, place=place, instructions=instructions, sockets=sockets)
+        parts = ChildParts(reactor=loop, place=place, instructions=instructions, sockets=sockets, counts=counts)
     except ArrayError as error:
         sys.stderr.write(f"lbarray: worker process {place}: {error}\n")
         raise SystemExit(1) from None

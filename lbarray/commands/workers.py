@@ -29,5 +29,21 @@ def _rows(found: Mapping[str, object]) -> str:
     processes = found.get("processes")
     if not isinstance(processes, list):
         return "this node serves in its own process (worker.processes = 0)"
-    keys = ("place", "pid", "generation", "ready", "up_s", "connections", "leaving")
-    return table([key.replace("_s", " s") for key in keys], [[each[key] for key in keys] for each in processes])
+    heads = ("place", "pid", "generation", "state", "up s", "connections", "cpu", "lag ms", "memory MB")
+    return table(
+        list(heads),
+        [
+            [
+                each["place"],
+                each["pid"],
+                each["generation"],
+                each["role"] if each["ready"] else "starting",
+                each["up_s"],
+                each["connections"],
+                f"{each['cpu']:.0%}",
+                f"{1000 * each['lag_s']:.0f}",
+                f"{each['memory'] / 1e6:.0f}",
+            ]
+            for each in processes
+        ],
+    )

@@ -49,6 +49,7 @@ __all__ = [
     "Seconds",
     "SecondsOrZero",
     "Text",
+    "at_least_s",
     "between",
     "number",
     "one_of",
@@ -162,6 +163,18 @@ def _seconds(found: object) -> float:
     if not 0 < value < 1e7:
         raise ValueError(found)
     return value
+
+
+def at_least_s(least_s: float) -> Accepts:
+    """A duration of so many seconds or more."""
+
+    def accept(found: object) -> float:
+        value = _seconds(found)
+        if value < least_s:
+            raise ValueError(found)
+        return value
+
+    return Accepts(accept, f'a duration of {least_s:g} seconds or more: seconds as a number, or "2s", "5m"')
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")

@@ -17,6 +17,7 @@ from lbarray.config.scalars import (
     Port,
     Seconds,
     Text,
+    at_least_s,
     between,
     one_of,
 )
@@ -124,8 +125,8 @@ class Worker:
     :ivar connect_timeout: until a back end takes our connection.
     :ivar response_timeout: a back end's silence, or a client's that takes nothing more of its response.
     :ivar tunnel_timeout: silence of both sides after a switch of protocols.
-    :ivar max_connections: clients' connections at once in each process; more are refused, and idle ones make room
-        before that. 0, as in the next two: no limit.
+    :ivar max_connections: clients' connections at once, in all processes of the node together; more are refused, and
+        idle ones make room before that. 0, as in the next two: no limit.
     :ivar client_connections: connections at once of one client address (of one /64 with IPv6).
     :ivar client_requests: requests a second of one client address; beyond it, and beyond ``client_burst`` at once, the
         answer is 429 with ``Retry-After``. Trusted hops are not limited, the clients that they tell of are.
@@ -133,8 +134,9 @@ class Worker:
         ``-Host``), ``forwarded`` (RFC 7239) or ``both``.
     :ivar trusted_hops: networks of proxies before us whose word on the client counts; all other clients'
         ``X-Forwarded-`` and ``Forwarded`` fields are dropped.
-    :ivar processes: how many processes serve; ``"auto"`` is one for each processor that the daemon may use. With 0
-        the node serves in its own process.
+    :ivar processes: how many processes serve; ``"auto"`` is one for each processor that the daemon may use, and none on
+        a machine with one. With 0 the node serves in its own process.
+    :ivar watchdog: a worker process that says nothing for so long is killed, and another one takes its place.
     :ivar traces: a request without a trace gets one (``traceparent``, W3C Trace Context); one that has it keeps it
         either way.
     :ivar mss: octets that a client may send in one TCP segment; 0: what fits through the array's tunnels where a router
@@ -161,4 +163,5 @@ class Worker:
     traces: Flag = False
     mss: Annotated[int, between(0, 65495)] = 0
     stop_grace: Seconds = 10.0
-    processes: Annotated[int | str, Accepts(_processes, 'a whole number from 0 to 256, or "auto"')] = 0
+    processes: Annotated[int | str, Accepts(_processes, 'a whole number from 0 to 256, or "auto"')] = "auto"
+    watchdog: Annotated[float, at_least_s(2.0)] = 10.0

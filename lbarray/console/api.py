@@ -42,7 +42,22 @@ class Content(ApiResource):
         self._content_type = content_type
         self._make = make
 
-    def do_GET(self, request: Request, caller: Caller) -> bytes:
+    def do_GET(self, request: Request, caller: Caller) -> Any:
+        measured = self.view.measure()
+        if measured is None:
+            return self._content(request)
+        gone: list[object] = []
+        request.notifyFinish().addErrback(gone.append)
+
+        def answer(_: object) -> None:
+            if not gone:
+                request.write(self._content(request))
+                request.finish()
+
+        measured.addCallback(answer)
+        return NOT_DONE_YET
+
+    def _content(self, request: Request) -> bytes:
         return self.send(request, self._make().encode(), self._content_type)
 
 

@@ -34,6 +34,7 @@ class _Collector:
             family.add_metric([label], value)
         yield from families.values()
         yield from _node(self._view, status)
+        yield from _processes(_mapping(status.get("workers")))
         yield from _durations(self._view)
         yield from _scheduler(_mapping(status.get("scheduler")))
         yield from _services(_mapping(status.get("services")))
@@ -79,6 +80,35 @@ def _node(view: NodeView, status: Mapping[str, object]) -> Iterator[Metric]:
         "lbarray_configurations", "Different configurations that the members run; more than 1 wants a push",
         value=len(versions - {"", None}),
     )  # fmt: skip
+
+
+def _processes(workers: Mapping[str, object]) -> Iterator[Metric]:
+    """Each worker process by its place: use, saturation; those that ended are counters."""
+    if not workers:
+        return
+    gauges = {
+        "ready": GaugeMetricFamily("lbarray_worker_process_up", "1 while the process serves", labels=["process"]),
+        "cpu": GaugeMetricFamily("lbarray_worker_process_cpu", "Its processor in use, 0 to 1", labels=["process"]),
+        "lag_s": GaugeMetricFamily(
+            "lbarray_worker_process_lag_seconds",
+            "The longest that its event loop came late within a minute",
+            labels=["process"],
+        ),
+        "memory": GaugeMetricFamily("lbarray_worker_process_memory_bytes", "Resident memory", labels=["process"]),
+        "connections": GaugeMetricFamily(
+            "lbarray_worker_process_connections", "Clients' connections open", labels=["process"]
+        ),
+    }
+    processes = workers.get("processes")
+    for process in processes if isinstance(processes, list) else []:
+        # Those that are coming or leaving share a place with one that serves.
+        if process.get("role") == "serving":
+            for key, gauge in gauges.items():
+                gauge.add_metric([str(process["place"])], _number(process.get(key)))
+    yield from gauges.values()
+    yield GaugeMetricFamily(
+        "lbarray_worker_generation", "Of the worker processes; 0 is the first", value=_number(workers.get("generation"))
+    )
 
 
 def _durations(view: NodeView) -> Iterator[Metric]:

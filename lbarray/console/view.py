@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import attrs
+from twisted.internet.defer import Deferred
 
 from lbarray.console.actions import Actions
 from lbarray.telemetry.counters import Counters
@@ -20,6 +22,8 @@ class NodeView:
     """The one source of manhole, API and tables.
 
     :ivar parts: what gives, for each key of the status, its value now.
+    :ivar measure: has the other processes of the node say how they are, for a status that is of this moment; a Deferred
+        that fires soon and never fails, or ``None`` where there is nobody to ask.
     :ivar actions: what can be asked of the node and changed in it.
     :ivar events: what happened lately.
     """
@@ -30,6 +34,7 @@ class NodeView:
     uptime_s: Callable[[], float]
     counters: Counters
     parts: Callable[[], Mapping[str, Callable[[], object]]]
+    measure: Callable[[], Deferred[Any] | None] = lambda: None
     actions: Actions = attrs.field(factory=Actions)
     events: RecentEvents = attrs.field(factory=RecentEvents)
 

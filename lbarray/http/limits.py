@@ -20,7 +20,7 @@ class Limits:
     :ivar response_timeout_s: a back end's silence while we wait for it, or a client's that takes nothing more.
     :ivar body_timeout_s: the time over which a client's content must come at ``body_rate`` octets a second at least.
     :ivar tunnel_timeout_s: silence of both sides of a tunnel.
-    :ivar max_connections: clients' connections at once in this process; 0 for no limit, as in the next three.
+    :ivar max_connections: clients' connections at once in all processes of the node; 0, as in the next three: no limit.
     :ivar client_connections: connections of one client address at once.
     :ivar client_requests_per_s: requests of one client address. :ivar client_burst: so many at once.
     :ivar h2_streams: streams that one client of HTTP/2 may have open at once.

@@ -1,29 +1,29 @@
-"""Where clients are served by processes of their own: what the node process has of them, and what each of them has."""
+"""Where clients are served by processes of their own: what the node process has of them."""
 
 from __future__ import annotations
 
 import os
 import pickle
-import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.logger import globalLogBeginner
 
 from lbarray.backends.service import BackendsService
 from lbarray.config.model import Config
-from lbarray.node.backend_parts import make_backends
-from lbarray.node.worker_parts import listener_specs, make_rewriting, make_worker
+from lbarray.node.worker_parts import listener_specs
+from lbarray.rewrite.service import RewriteService
 from lbarray.telemetry.counters import Counters
 from lbarray.values import HashBy, ServiceId
-from lbarray.worker.processes.child import ChildEnd
-from lbarray.worker.processes.parent import Offered, WorkerProcesses
+from lbarray.worker.processes.groups import Offered
+from lbarray.worker.processes.parent import WorkerProcesses
 from lbarray.worker.served import ListenerSpec, make_store
 
-__all__ = ["ChildParts", "Instructions", "make_processes", "process_count", "process_settings"]
+__all__ = ["Instructions", "SharedState", "make_processes", "process_count", "process_settings", "steered_prefix"]
+
+#: Bits of an IPv6 address that make one client for the limits.
+CLIENT_PREFIX6 = 64
 
 
 @attrs.frozen
@@ -31,18 +31,55 @@ class Instructions:
     """What a worker process is given: pickled, from a parent to its child on one machine.
 
     :ivar places: the services in the order of the listening sockets.
+    :ivar processes: how many there are of them.
     """
 
     config: Config
     node_name: str
     secret: bytes
     places: tuple[ServiceId, ...]
+    processes: int
+
+
+class SharedState:
+    """What the processes of a node tell each other: of its back ends, and which hosts of the CDN live.
+
+    Only the node process asks any of them how they are.
+    """
+
+    def __init__(self, backends: BackendsService, rewriting: RewriteService) -> None:
+        self._backends = backends
+        self._rewriting = rewriting
+
+    def snapshot(self) -> list[dict[str, Any]]:
+        """All that a process needs to hear that has just begun."""
+        return [*self._backends.snapshot(), *self._rewriting.snapshot()]
+
+    def subscribe(self, tell: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
+        """Call ``tell`` with each change from now on. Returns a callable that ends it."""
+        ends = [self._backends.subscribe(tell), self._rewriting.subscribe(tell)]
+
+        def end() -> None:
+            for each in ends:
+                each()
+
+        return end
+
+    def hear(self, change: Mapping[str, Any]) -> None:
+        """Do what a change of another process says."""
+        if change["what"] == "cdn":
+            self._rewriting.hear(change)
+        else:
+            self._backends.hear(change)
 
 
 def process_count(config: Config) -> int:
-    """How many worker processes a node has; 0: it serves in its own reactor."""
+    """How many worker processes a node has; 0: it serves in its own reactor, as it does by itself on one processor."""
     wanted = config.worker.processes
-    return len(os.sched_getaffinity(0)) if wanted == "auto" else int(wanted)
+    if wanted != "auto":
+        return int(wanted)
+    processors = len(os.sched_getaffinity(0))
+    return processors if processors > 1 else 0
 
 
 def make_processes(
@@ -52,6 +89,7 @@ def make_processes(
     node_name: str,
     secret: bytes,
     backends: BackendsService,
+    rewriting: RewriteService,
     counters: Counters,
     changed: Callable[[], None],
 ) -> WorkerProcesses:
@@ -60,7 +98,7 @@ def make_processes(
         reactor=reactor,
         count=process_count(config),
         command=[sys.executable, "-m", "lbarray.worker_process"],
-        backends=backends,
+        shared=SharedState(backends, rewriting),
         counters=counters,
         changed=changed,
         **process_settings(config=config, node_name=node_name, secret=secret, counters=counters),
@@ -71,9 +109,10 @@ def process_settings(*, config: Config, node_name: str, secret: bytes, counters:
     """What of a configuration the processes follow: at the start, and by ``reconfigure`` while they run."""
     places = tuple(config.service_id(name) for name in config.services)
     return {
-        "blob": pickle.dumps(Instructions(config, node_name, secret, places)),
+        "blob": pickle.dumps(Instructions(config, node_name, secret, places, process_count(config))),
         "offered": offered_services(config, node_name, counters),
         "grace_s": config.worker.stop_grace,
+        "watchdog_s": config.worker.watchdog,
     }
 
 
@@ -83,79 +122,26 @@ def offered_services(config: Config, node_name: str, counters: Counters) -> list
         Offered(
             name=spec.name,
             service_id=spec.service_id,
-            prefix=_prefix(config, spec),
+            prefix=steered_prefix(config, spec),
             mss=spec.mss,
-            check=lambda spec=spec: make_store(spec, (), counters),  # type: ignore[misc]
+            check=(lambda spec=spec: make_store(spec, (), counters)) if spec.tls is not None else None,  # type: ignore[misc]
         )
         for spec in listener_specs(config, node_name)
     ]
 
 
-def _prefix(config: Config, spec: ListenerSpec) -> int | None:
-    """As the scheduler hashes, so do we: who comes back to the node comes back to the process."""
-    service = config.plane_service(spec.name)
-    if service.hash_by is not HashBy.CLIENT:
-        return None
-    return service.prefix6 if spec.service_id.address.version == 6 else service.prefix4
+def steered_prefix(config: Config, spec: ListenerSpec) -> int | None:
+    """How many bits of a client's address choose its process; ``None``: the whole connection does.
 
-
-class ChildParts:
-    """All of one worker process.
-
-    :raises ArrayError: it cannot be built.
+    As the scheduler hashes, so do we: who comes back to the node comes back to the process. Where something is limited
+    by client, the process that counts must see all of a client in any case.
     """
-
-    def __init__(
-        self, *, reactor: Any, place: int, instructions: Instructions, sockets: Sequence[socket.socket]
-    ) -> None:
-        config = instructions.config
-        self.counters = Counters()
-        # The node process asks the back ends how they are, and where, and tells.
-        unwatched = attrs.evolve(
-            config, pools={name: attrs.evolve(pool, check=None, discover=None) for name, pool in config.pools.items()}
-        )
-        self.backends = make_backends(
-            reactor=reactor, config=unwatched, secret=instructions.secret, counters=self.counters
-        )
-        self.rewriting = make_rewriting(reactor=reactor, config=config, counters=self.counters)
-        listening = dict(zip(instructions.places, sockets, strict=True))
-        self.worker = make_worker(
-            reactor=reactor,
-            config=config,
-            node_name=instructions.node_name,
-            backends=self.backends,
-            rewriting=self.rewriting,
-            counters=self.counters,
-            listening=lambda spec: listening[spec.service_id],
-        )
-        self.end = ChildEnd(
-            reactor=reactor,
-            start=self._start,
-            stop=self._stop,
-            report=self._report,
-            hear=self.backends.hear,
-            reload=self.worker.reload_certificates,
-            reopen=self.worker.reopen_logs,
-        )
-        self.backends.subscribe(self.end.tell)
-        observer: Any = self.end.say
-        globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
-
-    def _start(self) -> None:
-        self.backends.startService()
-        self.rewriting.startService()
-        self.worker.startService()
-
-    def _stop(self) -> Deferred[Any]:
-        stopped: Deferred[Any] = maybeDeferred(self.worker.stopService)
-        stopped.addBoth(lambda _: self.rewriting.stopService())
-        return stopped.addBoth(lambda _: self.backends.stopService())
-
-    def _report(self) -> dict[str, object]:
-        return {
-            "connections": self.worker.connections,
-            "services": self.worker.status(),
-            "pools": self.backends.status(),
-            "balancing": self.backends.load_status(),
-            "counters": list(self.counters),
-        }
+    service = config.plane_service(spec.name)
+    worker = config.worker
+    prefix = service.prefix6 if spec.service_id.address.version == 6 else service.prefix4
+    if service.hash_by is HashBy.CLIENT:
+        return prefix
+    limited = worker.client_connections or worker.client_requests or (spec.tls and spec.tls.handshakes_per_second)
+    if not limited:
+        return None
+    return CLIENT_PREFIX6 if spec.service_id.address.version == 6 else 32

@@ -154,6 +154,7 @@ class NodeService(MultiService):
                 node_name=self.node_name,
                 secret=self.secret,
                 backends=backends,
+                rewriting=rewriting,
                 counters=self.counters,
                 changed=self._tell,
             )

@@ -37,10 +37,11 @@ def node_view(node: NodeService) -> NodeView:
             ("direct_return", node.direct_return),
             ("probes", node.prober),
             ("services", node.worker),
-            ("rewriting", node.rewriting),
         ):
             if part is not None:
                 there[key] = part.status
+        if node.rewriting is not None:
+            there["rewriting"] = lambda: rewriting_status(node)
         if node.backends is not None:
             there["balancing"] = lambda: balancing_status(node)
             there["pools"] = lambda: pools_status(node)
@@ -55,6 +56,7 @@ def node_view(node: NodeService) -> NodeView:
         uptime_s=node.uptime_s,
         counters=node.counters,
         parts=parts,
+        measure=lambda: node.worker.measure() if isinstance(node.worker, WorkerProcesses) else None,
         actions=node_actions(node),
         events=node.events,
     )
@@ -72,6 +74,16 @@ def pools_status(node: NodeService) -> dict[str, object]:
                     own[name].update(sums)
                     if sums["ejected"]:  # each process has a circuit of its own; one that is open is worth seeing
                         own[name]["circuit"] = "open"
+    return status
+
+
+def rewriting_status(node: NodeService) -> dict[str, object]:
+    """Rewriting, with the memory that worker processes keep results in; what they did is counted already."""
+    assert node.rewriting is not None
+    status = node.rewriting.status()
+    memo = status.get("memo")
+    if isinstance(memo, dict) and isinstance(node.worker, WorkerProcesses):
+        memo["octets"] = node.worker.memo_octets
     return status
 
 

@@ -73,16 +73,19 @@ def make_worker(
     rewriting: RewriteService,
     counters: Counters,
     listening: Callable[[ListenerSpec], socket.socket] | None = None,
+    counts: Any = None,
+    share: Callable[[ListenerSpec], ListenerSpec] = lambda spec: spec,
 ) -> WorkerService:
-    """The listeners of every service."""
+    """The listeners of every service. ``listening``, ``counts``, ``share``: of a process that is one of several."""
     return WorkerService(
         reactor=reactor,
         requests=backends,
         counters=counters,
         listening=listening,
+        counts=counts,
         access_log=make_access_log(config=config, node_name=node_name, counters=counters),
         tracing=make_tracing(reactor=reactor, config=config, node_name=node_name, counters=counters),
-        **worker_settings(config=config, node_name=node_name, rewriting=rewriting),
+        **worker_settings(config=config, node_name=node_name, rewriting=rewriting, share=share),
     )
 
 
@@ -147,11 +150,20 @@ def listener_specs(config: Config, node_name: str) -> list[ListenerSpec]:
     ]
 
 
-def worker_settings(*, config: Config, node_name: str, rewriting: RewriteService) -> dict[str, Any]:
-    """What of a configuration the worker follows: at the start, and by ``reconfigure`` while it runs."""
+def worker_settings(
+    *,
+    config: Config,
+    node_name: str,
+    rewriting: RewriteService,
+    share: Callable[[ListenerSpec], ListenerSpec] = lambda spec: spec,
+) -> dict[str, Any]:
+    """What of a configuration the worker follows: at the start, and by ``reconfigure`` while it runs.
+
+    :param share: makes of a service what this process has of it.
+    """
     worker = config.worker
     return {
-        "listeners": listener_specs(config, node_name),
+        "listeners": [share(spec) for spec in listener_specs(config, node_name)],
         "filters": [rewriting] if rewriting.active else [],
         "limits": Limits(
             max_head=worker.max_head,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Thread
 from typing import Any
 
@@ -67,6 +67,7 @@ class RewriteService(Service):
         self._counters = counters
         self._threads: ThreadPool | None = None
         self._probes: CdnProbes | None = None
+        self._listeners: list[Callable[[dict[str, Any]], None]] = []
         self.reconfigure(cdn=cdn, chain=chain, probes=probes, memo_octets=memo_octets)
 
     def reconfigure(
@@ -86,7 +87,7 @@ class RewriteService(Service):
         self._memo = Memo(memo_octets) if cdn is not None and memo_octets else None
         if cdn is not None and probes is not None:
             self._probes = CdnProbes(
-                reactor=self._reactor, hosts=cdn.rules.hosts, settings=probes, changed=cdn.rules.set_alive
+                reactor=self._reactor, hosts=cdn.rules.hosts, settings=probes, changed=self._alive_changed
             )
             if self.running:
                 self._probes.start()
@@ -110,6 +111,31 @@ class RewriteService(Service):
             threads, self._threads = self._threads, None
             Thread(target=threads.stop, daemon=True).start()
         return None
+
+    # Other processes of this node, which do not ask the CDN themselves
+
+    def _alive_changed(self, hosts: Sequence[str]) -> None:
+        if self._cdn is not None:
+            self._cdn.rules.set_alive(hosts)
+        for tell in self._listeners:
+            tell(_alive(hosts))
+
+    def subscribe(self, tell: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
+        """Call ``tell`` whenever other hosts of the CDN live, with what :meth:`hear` takes. Returns a callable that
+        ends it."""
+        self._listeners.append(tell)
+        return lambda: self._listeners.remove(tell)
+
+    def snapshot(self) -> list[dict[str, Any]]:
+        """All that a process needs to hear that has just begun."""
+        if self._probes is None:
+            return []
+        return [_alive([host for host, health in self._probes.health.items() if health.alive])]
+
+    def hear(self, change: Mapping[str, Any]) -> None:
+        """Believe the process that asks the CDN."""
+        if self._cdn is not None and self._probes is None:
+            self._cdn.rules.set_alive(change["alive"])
 
     # IResponseFilter
 
@@ -291,6 +317,10 @@ class RewriteService(Service):
             hits, misses = (counters.get("rewrite_memo", label) for label in ("hit", "miss"))
             found["memo"] = {"octets": self._memo.octets, "hits": hits, "misses": misses}
         return found
+
+
+def _alive(hosts: Sequence[str]) -> dict[str, Any]:
+    return {"what": "cdn", "alive": list(hosts)}
 
 
 def _readable(accepted: bytes) -> bytes:

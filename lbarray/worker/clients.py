@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from ipaddress import IPv6Address
+from typing import Any
 
 from lbarray.http.limits import Limits
 
@@ -25,10 +26,15 @@ class Client:
 
 
 class Clients:
-    """The clients of all services of this process."""
+    """The clients of all services of this process.
 
-    def __init__(self, limits: Limits) -> None:
+    :param counts: where this process writes its connections, and finds those of the node's other ones; see
+        :class:`lbarray.worker.processes.counts.ConnectionCounts`. Without it this process is alone.
+    """
+
+    def __init__(self, limits: Limits, counts: Any = None) -> None:
         self.connections = 0
+        self._counts = counts
         self._clients: dict[str, Client] = {}
         self.use(limits)
 
@@ -40,7 +46,7 @@ class Clients:
         self._ahead_s = self._interval_s * max(0, limits.client_burst - 1)
         #: Requests are counted at all.
         self.limits_requests = bool(self._interval_s)
-        self._counts = self.limits_requests or bool(self._client_connections)
+        self._counts_clients = self.limits_requests or bool(self._client_connections)
 
     def __len__(self) -> int:
         return len(self._clients)
@@ -48,7 +54,20 @@ class Clients:
     @property
     def crowded(self) -> bool:
         """Over four fifths of the connections that there may be: idle ones should make room."""
-        return bool(self._max_connections) and self.connections * 5 > self._max_connections * 4
+        return bool(self._max_connections) and self.everywhere * 5 > self._max_connections * 4
+
+    @property
+    def everywhere(self) -> int:
+        """Connections of all processes of the node."""
+        if self._counts is None:
+            return self.connections
+        everywhere: int = self._counts.total
+        return everywhere
+
+    def _count(self, more: int) -> None:
+        self.connections += more
+        if self._counts is not None:
+            self._counts.set(self.connections)
 
     def find(self, host: str) -> Client:
         """The client of an address."""
@@ -63,21 +82,23 @@ class Clients:
 
         :param exempt: the limit for one client does not hold for it: a trusted hop, which has many behind it.
         """
-        if self._max_connections and self.connections >= self._max_connections:
+        # First counted, then asked: two processes that take the last place at once are both refused, never both let in.
+        self._count(1)
+        if self._max_connections and self.everywhere > self._max_connections:
+            self._count(-1)
             return None, "node"
-        if not self._counts or exempt:
-            self.connections += 1
+        if not self._counts_clients or exempt:
             return None, ""
         client = self.find(host)
         if self._client_connections and client.connections >= self._client_connections:
+            self._count(-1)
             return None, "client"
         client.connections += 1
-        self.connections += 1
         return client, ""
 
     def left(self, client: Client | None) -> None:
         """A connection that was not refused has ended."""
-        self.connections -= 1
+        self._count(-1)
         if client is not None:
             client.connections -= 1
 

@@ -38,6 +38,7 @@ class WorkerService(Service):
     :param backend_tls: by pool, how its back ends are met over TLS.
     :param proxy_protocol: by pool, the version of the PROXY header that its back ends want.
     :param access_log: has a line for each request.
+    :param counts: connections of the node's other processes; see :class:`lbarray.worker.clients.Clients`.
     :param listening: gives the listening socket of a service; new ones of our own if it is not given.
     """
 
@@ -58,6 +59,7 @@ class WorkerService(Service):
         listening: Callable[[ListenerSpec], socket.socket] | None = None,
         access_log: AccessLog | None = None,
         tracing: SpanExporter | None = None,
+        counts: Any = None,
     ) -> None:
         self._reactor = reactor
         self._specs = tuple(listeners)
@@ -67,7 +69,7 @@ class WorkerService(Service):
         self._limits = limits
         self._forwarding = forwarding or Forwarding()
         self._lifetimes = IdleLifetimes()
-        self._clients = Clients(limits)
+        self._clients = Clients(limits, counts)
         self._node_name = node_name
         self._stop_grace_s = stop_grace_s
         self._to_backends = (backend_tls or {}, proxy_protocol or {})

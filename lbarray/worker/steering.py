@@ -8,15 +8,16 @@ they listened.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import socket
 import struct
 
 from lbarray.errors import SystemRefused
 
-__all__ = ["run_program", "steer_by_client", "steering_program"]
+__all__ = ["leave_to_kernel", "run_program", "steer_by_client", "steering_program"]
 
-_SO_ATTACH_REUSEPORT_CBPF = 51
+_SO_ATTACH_REUSEPORT_CBPF, _SO_DETACH_REUSEPORT_BPF = 51, 68
 #: Offsets from here on count from the network header (linux/filter.h, SKF_NET_OFF).
 _NETWORK = 0x100000000 - 0x100000
 #: Where the source address is: IPv4 (RFC 791 §3.1), IPv6 (RFC 8200 §3).
@@ -103,3 +104,9 @@ def steer_by_client(listener: socket.socket, sockets: int, *, prefix: int) -> No
             errno=error.errno or 0,
             advice='set hash = "connection" in the service, or worker.processes = 0',
         ) from None
+
+
+def leave_to_kernel(listener: socket.socket) -> None:
+    """Take the program off the group again, if there is one: the whole connection chooses."""
+    with contextlib.suppress(OSError):  # there was none, or this kernel never had any
+        listener.setsockopt(socket.SOL_SOCKET, _SO_DETACH_REUSEPORT_BPF, 0)

@@ -122,6 +122,8 @@ class ProcessTests(SynchronousTestCase):
         self.assertIn("worker process", log)
         self.assertIn("signal 9", log)
 
+        self.check_reload()
+
         command = ["lbarray", "workers", "replace", "--socket", str(self.folder / "lbarray.sock")]
         subprocess.run([twistd()[0], "-m", *command], check=True, stdout=subprocess.DEVNULL)
         failed = 0
@@ -136,6 +138,50 @@ class ProcessTests(SynchronousTestCase):
         self.node.wait(10)
         for pid in (*second, *last):
             wait_for(lambda pid=pid: not Path(f"/proc/{pid}").exists(), f"process {pid} to be gone")  # type: ignore[misc]
+
+
+    def check_reload(self) -> None:
+        """A reload keeps the processes, and with them every connection; a new service is served at once."""
+        before = self.ready(0)
+        with socket.create_connection(("127.0.0.1", self.service), 5) as held:
+            held.settimeout(5)
+            ask = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
+            held.sendall(ask)
+            self.assertIn(b"200", held.recv(4096))
+            another = free_port()
+            config = self.folder / "node.toml"
+            text = config.read_text()
+            config.write_text(f'{text}\n[services.more]\naddress = "127.0.0.1"\nport = {another}\n')
+            self.node.send_signal(signal.SIGHUP)
+            found = wait_for(lambda: "more" in self.status().get("services", {}) and self.status(), "the new service")
+            wait_for(
+                lambda: self.status()["counters"].get("worker_configurations", {}).get("taken_up") == 2,
+                "both processes to follow",
+            )
+            self.assertNotIn("refused", found["counters"].get("worker_configurations", {}))
+            held.sendall(ask)
+            self.assertIn(b"200", held.recv(4096))
+            for client in range(1, 21):
+                with socket.create_connection(("127.0.0.1", another), 5, source_address=(f"127.0.2.{client}", 0)) as new:
+                    new.settimeout(5)
+                    new.sendall(ask)
+                    self.assertIn(b"200", new.recv(4096))
+            self.assertEqual(self.ready(0), before)
+            config.write_text(text)
+            self.node.send_signal(signal.SIGHUP)
+            wait_for(lambda: "more" not in self.status().get("services", {"more": 1}), "the service to be gone")
+            wait_for(lambda: not accepts(another), "its port to be free")
+            held.sendall(ask)
+            self.assertIn(b"200", held.recv(4096))
+
+
+def accepts(port: int) -> bool:
+    """Whether anybody listens there."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 2).close()
+    except ConnectionRefusedError:
+        return False
+    return True
 
 
 class ResumptionTests(SynchronousTestCase):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,10 @@ from twisted.python.failure import Failure
 from lbarray.errors import ArrayError
 from lbarray.worker.processes.commands import (
     Changes,
+    Configure,
+    Followed,
+    Listen,
+    Measure,
     Pieces,
     Ready,
     Refused,
@@ -40,6 +45,8 @@ class ChildEnd(amp.AMP):
     :param start: begins to serve; :param stop: ends in order (a Deferred).
     :param report: what the node is told, ready for JSON. :param hear: takes what the node says of a back end.
     :param reload: reads certificates anew. :param reopen: opens logs anew.
+    :param listen: takes a listening socket, with its address and port.
+    :param configure: serves by another configuration from now on; raises ``ArrayError`` when it cannot.
     """
 
     log = Logger()
@@ -54,6 +61,8 @@ class ChildEnd(amp.AMP):
         hear: Callable[[dict[str, Any]], None],
         reload: Callable[[], object],
         reopen: Callable[[], None],
+        listen: Callable[[str, int, socket.socket], None],
+        configure: Callable[[bytes], None],
     ) -> None:
         super().__init__()
         self._reactor = reactor
@@ -63,7 +72,10 @@ class ChildEnd(amp.AMP):
         self._hear = hear
         self._reload = reload
         self._reopen = reopen
+        self._listen = listen
+        self._configure = configure
         self._pieces = Pieces()
+        self._configuration = Pieces()
         self._stopping = False
         self._gone = False
         self._unsaid: list[dict[str, str]] = []
@@ -112,6 +124,30 @@ class ChildEnd(amp.AMP):
         if not self._gone:
             for arguments in chunks([change]):
                 self.callRemote(Changes, **arguments)
+
+    @Listen.responder
+    def take_listener(self, address: str, port: int, listener: int) -> dict[str, object]:
+        self._listen(address, port, socket.socket(fileno=listener))
+        return {}
+
+    @Configure.responder
+    def take_configuration(self, piece: bytes, last: bool) -> dict[str, object]:
+        blob = self._configuration.octets(piece, last)
+        if blob is not None and not self._stopping:
+            try:
+                self._configure(blob)
+            except Exception as error:
+                if not isinstance(error, ArrayError):
+                    self.log.failure("a configuration was not taken up")
+                self.callRemote(Followed, why=str(error) or type(error).__name__)
+            else:
+                self.callRemote(Followed, why="")
+        return {}
+
+    @Measure.responder
+    def take_measure(self) -> dict[str, object]:
+        self._send_report()
+        return {}
 
     @Stop.responder
     def take_stop(self) -> dict[str, object]:

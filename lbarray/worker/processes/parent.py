@@ -1,53 +1,42 @@
 """The worker processes of a node: started, steered to, added up, replaced, and started again when they die.
 
 The node process opens the listening sockets and keeps them: when a worker process dies, connections wait in its backlog
-until the next one takes them, and a new generation serves on the very sockets of the old one.
+until the next one takes them, and a new generation serves on the very sockets of the old one. Another configuration
+needs no new generation: processes take it up, with the sockets of new services, and keep every connection.
 """
 
 from __future__ import annotations
 
-import socket
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import attrs
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from lbarray.errors import SystemRefused
 from lbarray.telemetry.counters import Counters
-from lbarray.values import Load, ServiceId
-from lbarray.worker.listeners import listening_socket
+from lbarray.values import Load
+from lbarray.worker.processes.counts import ConnectionCounts
+from lbarray.worker.processes.groups import ListeningGroups, Offered
 from lbarray.worker.processes.process import WorkerProcess
-from lbarray.worker.processes.sums import add_counters, sum_balancing, sum_pools, sum_services
-from lbarray.worker.steering import steer_by_client
+from lbarray.worker.processes.reports import Reports
+from lbarray.worker.processes.said import SaidOnce
+from lbarray.worker.processes.sums import add_counters
 
-__all__ = ["Offered", "WorkerProcesses"]
+__all__ = ["WorkerProcesses"]
 
 #: Seconds until a process that died is started again: doubled each time, back to the first after a while of health.
 BACK_OFF_FIRST_S, BACK_OFF_LAST_S, HEALTHY_AFTER_S = 0.1, 10.0, 10.0
-#: Seconds without a word after which a process is hung, and killed.
-HUNG_S = 10.0
-#: Seconds that a new generation has to get ready.
+#: Seconds that a process has to get ready.
 READY_S = 30.0
 WATCH_S = 0.25
-
-
-@attrs.frozen
-class Offered:
-    """A service as the node process needs to know it.
-
-    :ivar prefix: bits of the client's address that choose the process; ``None``: the whole connection chooses.
-    :ivar mss: octets that a client may send in one TCP segment; 0: as the interface allows.
-    :ivar certificates: reads and checks its certificates (``SystemRefused``); called before processes are started.
-    """
-
-    name: str
-    service_id: ServiceId
-    prefix: int | None
-    mss: int = 0
-    check: Callable[[], object] = lambda: None
+#: Seconds that whoever asks waits for processes to say how they are now.
+MEASURE_S = 0.25
+#: Generations that may be there at once and still count connections together.
+GENERATIONS = 4
 
 
 class WorkerProcesses(Service):
@@ -56,8 +45,10 @@ class WorkerProcesses(Service):
     :param count: processes of a generation.
     :param command: how one is started; see :class:`WorkerProcess`.
     :param blob: what a process is given to read.
-    :param backends: :class:`lbarray.backends.service.BackendsService`, by its ``snapshot``, ``subscribe`` and ``hear``.
+    :param shared: what processes tell each other: :class:`lbarray.backends.service.BackendsService`, or what does as it
+        does by ``snapshot``, ``subscribe`` and ``hear``.
     :param grace_s: how long the requests in hand may take when a process ends.
+    :param watchdog_s: without a word for so long, a process is hung, and killed.
     :param changed: called when the node begins or ceases to serve as it should.
     """
 
@@ -71,8 +62,9 @@ class WorkerProcesses(Service):
         command: Sequence[str],
         blob: bytes,
         offered: Sequence[Offered],
-        backends: Any,
+        shared: Any,
         grace_s: float,
+        watchdog_s: float,
         counters: Counters,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
@@ -81,13 +73,14 @@ class WorkerProcesses(Service):
         self._command = tuple(command)
         self._blob = blob
         self._offered = tuple(offered)
-        self._backends = backends
+        self._shared = shared
         self._unsubscribe: Callable[[], None] = lambda: None
         self._grace_s = grace_s
+        self._watchdog_s = watchdog_s
         self._counters = counters
         self._changed = changed
         self._generation = 0
-        self._sockets: dict[ServiceId, list[socket.socket]] = {}
+        self._sockets = ListeningGroups(count)
         self._processes: dict[int, WorkerProcess] = {}
         self._coming: dict[int, WorkerProcess] = {}
         self._leaving: set[WorkerProcess] = set()
@@ -95,7 +88,13 @@ class WorkerProcesses(Service):
         self._served = False
         self._last_load = (reactor.seconds(), 0)
         self._ended: Deferred[None] | None = None
-        self._gone = {"requests": 0, "accepted": 0}
+        self._reports = Reports(lambda: [*self._processes.values(), *self._leaving])
+        self._said = SaidOnce()
+        self._looked_at = reactor.seconds()
+        self._telling: Any = None
+        self._counts_fd = -1
+        self._counts: ConnectionCounts | None = None
+        self._slots: list[int] = []
         self._watch = LoopingCall(self._look)
         self._watch.clock = reactor
 
@@ -103,43 +102,16 @@ class WorkerProcesses(Service):
 
     def startService(self) -> None:
         """:raises SystemRefused: a port or a certificate is not to be had; nothing is started then."""
-        for offered in self._offered:
-            offered.check()
-        try:
-            for offered in self._offered:
-                self._sockets[offered.service_id] = self._open(offered)
-        except Exception:
-            self._close_sockets()
-            raise
+        self._sockets.follow(self._offered)
         super().startService()
-        self._unsubscribe = self._backends.subscribe(self._tell_all)
+        places = GENERATIONS * self._count
+        self._counts_fd = ConnectionCounts.memory(places)
+        self._counts = ConnectionCounts(self._counts_fd)
+        self._slots = list(range(places))
+        self._unsubscribe = self._shared.subscribe(self._tell_all)
         for place in range(self._count):
             self._start(place, self._processes)
         self._watch.start(WATCH_S, now=False)
-
-    def _open(self, offered: Offered) -> list[socket.socket]:
-        sockets: list[socket.socket] = []
-        try:
-            for _ in range(self._count):
-                place = offered.service_id
-                sockets.append(listening_socket(str(place.address), place.port, reuse_port=True, mss=offered.mss))
-            self._steer(offered, sockets)
-        except Exception:
-            for each in sockets:
-                each.close()
-            raise
-        return sockets
-
-    @staticmethod
-    def _steer(offered: Offered, sockets: Sequence[socket.socket]) -> None:
-        if offered.prefix is not None and len(sockets) > 1:
-            steer_by_client(sockets[0], len(sockets), prefix=offered.prefix)
-
-    def _close_sockets(self) -> None:
-        for sockets in self._sockets.values():
-            for each in sockets:
-                each.close()
-        self._sockets.clear()
 
     def _start(self, place: int, among: dict[int, WorkerProcess]) -> None:
         process = among[place] = WorkerProcess(
@@ -148,11 +120,17 @@ class WorkerProcesses(Service):
             generation=self._generation,
             command=self._command,
             blob=self._blob,
-            listeners=[self._sockets[offered.service_id][place] for offered in self._offered],
+            counts=self._counts_fd,
+            slot=self._slots.pop(0) if self._slots else -1,
+            listeners=self._sockets.of(self._offered, place),
             on_ready=self._ready,
             on_report=self._reported,
             on_changes=self._heard,
             on_end=self._process_ended,
+            on_followed=self._followed,
+            hears=lambda process, namespace, text: self._said.new(
+                process.place, namespace, text, self._reactor.seconds()
+            ),
         )
         process.start()
 
@@ -162,11 +140,13 @@ class WorkerProcesses(Service):
         self._unsubscribe()
         if self._watch.running:
             self._watch.stop()
+        if self._telling is not None and self._telling.active():
+            self._telling.cancel()
         for process in [*self._processes.values(), *self._coming.values()]:
             self._leave(process)
         self._processes.clear()
         self._coming.clear()
-        self._close_sockets()
+        self._sockets.close()
         self._ended = Deferred()
         self._end_if_alone()
         return self._ended
@@ -184,12 +164,16 @@ class WorkerProcesses(Service):
 
     def _end_if_alone(self) -> None:
         if self._ended is not None and not self._leaving and not self._ended.called:
+            if self._counts is not None:
+                self._counts.close()
+                self._counts = None
+                os.close(self._counts_fd)
             self._ended.callback(None)
 
     # What processes tell
 
     def _ready(self, process: WorkerProcess) -> None:
-        process.tell_changes(self._backends.snapshot())
+        process.tell_changes(self._shared.snapshot())
         if process in self._coming.values() and all(each.ready for each in self._coming.values()):
             self._take_over()
         self._tell_change()
@@ -200,7 +184,7 @@ class WorkerProcesses(Service):
     def _heard(self, process: WorkerProcess, changes: list[dict[str, Any]]) -> None:
         """A process has seen something of the back ends: the node and the other processes take it up."""
         for change in changes:
-            self._backends.hear(change)
+            self._shared.hear(change)
         for other in self._processes.values():
             if other is not process:
                 other.tell_changes(changes)
@@ -210,8 +194,10 @@ class WorkerProcesses(Service):
             process.tell_changes([change])
 
     def _process_ended(self, process: WorkerProcess, why: str) -> None:
-        for key in self._gone:
-            self._gone[key] += sum(service.get(key, 0) for service in process.report.get("services", {}).values())
+        self._reports.gone(process)
+        if process.slot >= 0 and self._counts is not None:
+            self._counts.clear(process.slot)
+            self._slots.append(process.slot)
         if process in self._leaving:
             self._leaving.discard(process)
             self._counters.add("worker_processes_ended", "stopped")
@@ -241,10 +227,20 @@ class WorkerProcesses(Service):
     def _look(self) -> None:
         """End who is hung, and give up what does not get ready."""
         now = self._reactor.seconds()
+        if now - self._looked_at > 1.0:
+            # It was us, or the whole machine, that stood still: what they have said waits to be read.
+            for process in self._processes.values():
+                process.heard_at = max(process.heard_at, now - self._watchdog_s / 2)
+        self._looked_at = now
         for process in self._processes.values():
-            if process.ready and now - process.heard_at > HUNG_S:
+            allowed_s = self._watchdog_s if process.ready else max(READY_S, self._watchdog_s)
+            if process.pid and now - process.heard_at > allowed_s:
                 self._counters.add("worker_processes_hung")
-                self.log.error("worker process {place} is hung: killed", place=process.place)
+                self.log.error(
+                    "worker process {place} has said nothing for {silent:.1f} s: killed, another one takes its place",
+                    place=process.place,
+                    silent=now - process.heard_at,
+                )
                 process.heard_at = now
                 process.kill()
         if self._coming and now - min(process.started_at for process in self._coming.values()) > READY_S:
@@ -293,64 +289,97 @@ class WorkerProcesses(Service):
             why=why,
         )
 
-    def reconfigure(self, *, blob: bytes, offered: Sequence[Offered], grace_s: float) -> None:
-        """Serve these services by a new generation; listening sockets of services that stay are kept.
+    # Another configuration
+
+    def reconfigure(self, *, blob: bytes, offered: Sequence[Offered], grace_s: float, watchdog_s: float) -> None:
+        """Serve these services, by this configuration; processes keep their connections. Listening sockets of services
+        that stay are kept.
 
         :raises SystemRefused: a port or a certificate is not to be had; nothing has changed then.
         """
-        for each in offered:
-            each.check()
-        opened: dict[ServiceId, list[socket.socket]] = {}
-        try:
-            for each in offered:
-                if each.service_id not in self._sockets:
-                    opened[each.service_id] = self._open(each)
-        except Exception:
-            for sockets in opened.values():
-                for listener in sockets:
-                    listener.close()
-            raise
-        self._sockets.update(opened)
-        wanted = {each.service_id for each in offered}
-        for gone in [service_id for service_id in self._sockets if service_id not in wanted]:
-            for listener in self._sockets.pop(gone):
-                listener.close()
-        for each in offered:
-            self._steer(each, self._sockets[each.service_id])
+        if self._telling is not None and self._telling.active():
+            self._telling.cancel()
+            self._tell_configuration()
+        self._sockets.follow(offered)
         self._offered = tuple(offered)
         self._blob = blob
         self._grace_s = grace_s
-        self.replace()
+        self._watchdog_s = watchdog_s
+        # When the whole node follows it: then the state of its back ends goes with it.
+        self._telling = self._reactor.callLater(0, self._tell_configuration)
+
+    def _tell_configuration(self) -> None:
+        snapshot = self._shared.snapshot()
+        for process in [*self._processes.values(), *self._coming.values()]:
+            listeners = self._sockets.of(self._offered, process.place)
+            process.configure(
+                self._blob,
+                [
+                    (str(offered.service_id.address), offered.service_id.port, listener)
+                    for offered, listener in zip(self._offered, listeners, strict=True)
+                ],
+            )
+            process.tell_changes(snapshot)
+
+    def _followed(self, process: WorkerProcess, why: str) -> None:
+        if not why:
+            self._counters.add("worker_configurations", "taken_up")
+            return
+        self._counters.add("worker_configurations", "refused")
+        self.log.error(
+            "worker process {place} cannot take up the configuration ({why}): new processes begin with it",
+            place=process.place,
+            why=why,
+        )
+        if not self._coming:
+            self.replace()
 
     # As WorkerService
 
     def reload_certificates(self) -> dict[str, bool]:
-        """Let every process read its certificates anew."""
-        for process in self._processes.values():
+        """Let every process read its certificates anew; which services use what is there now."""
+        done = {}
+        for offered in self._offered:
+            if offered.check is not None:
+                try:
+                    offered.check()
+                    done[offered.name] = True
+                except SystemRefused as error:
+                    done[offered.name] = False
+                    self.log.error(
+                        "{service}: {error}; the certificates before stay", service=offered.name, error=error
+                    )
+        for process in [*self._processes.values(), *self._coming.values()]:
             process.reload()
-        return dict.fromkeys((offered.name for offered in self._offered), True)
+        return done
 
     def reopen_logs(self) -> None:
         """Let every process open its logs anew."""
         for process in [*self._processes.values(), *self._leaving]:
             process.reopen()
 
-    @property
-    def _reports(self) -> list[Mapping[str, Any]]:
-        return [process.report for process in [*self._processes.values(), *self._leaving] if process.report]
+    def measure(self) -> Deferred[Any] | None:
+        """Let processes say how they are now, for somebody who asks. Fires when they have, or have taken too long."""
+        asked = [process.measure() for process in [*self._processes.values(), *self._leaving]]
+        waiting = [each for each in asked if each is not None]
+        if not waiting:
+            return None
+        return DeferredList(waiting, consumeErrors=True).addTimeout(MEASURE_S, self._reactor).addErrback(lambda _: None)
 
     @property
     def connections(self) -> int:
-        """Clients' connections open now, as last heard."""
-        return sum(report.get("connections", 0) for report in self._reports)
+        """Clients' connections open now: as last heard, or counted in the memory that processes share."""
+        return max(self._reports.connections, self._counts.total if self._counts is not None else 0)
 
     @property
     def requests_begun(self) -> int:
         """Requests since the start, as last heard."""
-        now: int = sum(
-            service.get("requests", 0) for report in self._reports for service in report.get("services", {}).values()
-        )
-        return self._gone["requests"] + now
+        return self._reports.requests_begun
+
+    @property
+    def memo_octets(self) -> int:
+        """Memory of the results of rewriting that processes keep."""
+        return self._reports.memo_octets
 
     def load(self) -> Load:
         """How busy the processes are; the rate is over the time since the last call. ``cpu`` is not known here."""
@@ -362,15 +391,15 @@ class WorkerProcesses(Service):
 
     def status(self) -> dict[str, object]:
         """What the console shows, by service."""
-        return sum_services(self._reports)
+        return self._reports.services(self._offered)
 
     def pools(self) -> dict[str, dict[str, dict[str, int]]]:
         """What the processes did with each back end, by pool and name."""
-        return sum_pools(self._reports)
+        return self._reports.pools()
 
     def balancing(self) -> dict[str, dict[str, int]]:
         """What the processes have in hand and waiting, by pool."""
-        return sum_balancing(self._reports)
+        return self._reports.balancing()
 
     def processes_status(self) -> dict[str, object]:
         """The processes themselves."""
@@ -384,8 +413,18 @@ class WorkerProcesses(Service):
                     "ready": process.ready,
                     "up_s": round(self._reactor.seconds() - process.started_at, 1),
                     "connections": process.report.get("connections", 0),
+                    "cpu": process.report.get("cpu", 0.0),
+                    "lag_s": process.report.get("lag_s", 0.0),
+                    "memory": process.report.get("memory", 0),
+                    "role": self._role(process),
                     "leaving": process in self._leaving,
                 }
                 for process in [*self._processes.values(), *self._coming.values(), *self._leaving]
             ],
         }
+
+    def _role(self, process: WorkerProcess) -> str:
+        """``serving``, ``coming`` or ``leaving``."""
+        if process in self._leaving:
+            return "leaving"
+        return "coming" if self._coming.get(process.place) is process else "serving"

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
 from twisted.internet.protocol import Factory, ProcessProtocol
 from twisted.logger import Logger, LogLevel
@@ -15,6 +16,10 @@ from twisted.python.failure import Failure
 
 from lbarray.worker.processes.commands import (
     Changes,
+    Configure,
+    Followed,
+    Listen,
+    Measure,
     Pieces,
     Ready,
     Refused,
@@ -24,12 +29,14 @@ from lbarray.worker.processes.commands import (
     Said,
     Stop,
     chunks,
+    pieces,
 )
 
 __all__ = ["WorkerProcess"]
 
-#: Descriptors of the child: the control connection, its configuration, then the listening sockets.
-CONTROL_FD, BLOB_FD, FIRST_LISTENER_FD = 3, 4, 5
+#: Descriptors of the child: the control connection, its configuration, the counts of connections, then the listening
+#: sockets.
+CONTROL_FD, BLOB_FD, COUNTS_FD, FIRST_LISTENER_FD = 3, 4, 5, 6
 
 
 class _ParentEnd(amp.AMP):
@@ -58,9 +65,15 @@ class _ParentEnd(amp.AMP):
 
     @Said.responder
     def said(self, level: str, namespace: str, text: str) -> dict[str, object]:
-        Logger(namespace=namespace).emit(
-            LogLevel.levelWithName(level), "worker process {place}: {text}", place=self._process.place, text=text
-        )
+        if self._process.hears(namespace, text):
+            Logger(namespace=namespace).emit(
+                LogLevel.levelWithName(level), "worker process {place}: {text}", place=self._process.place, text=text
+            )
+        return {}
+
+    @Followed.responder
+    def followed(self, why: str) -> dict[str, object]:
+        self._process.followed(why)
         return {}
 
     @Changes.responder
@@ -82,11 +95,16 @@ class _Life(ProcessProtocol):
 class WorkerProcess:
     """One process of one generation.
 
-    :param command: what to run; it is told its place, and the number of listening sockets, as its last arguments.
+    :param command: what to run; it is told its place, the place of its count of connections, and the number of
+        listening sockets, as its last arguments.
     :param blob: its configuration, read by the process from descriptor 4.
-    :param listeners: its listening sockets, one for each service, from descriptor 5 on.
+    :param counts: the memory of :class:`~lbarray.worker.processes.counts.ConnectionCounts`.
+    :param slot: its place in that memory; -1 for none.
+    :param listeners: its listening sockets, one for each service, from descriptor 6 on.
     :param on_ready: called with this when it serves. :param on_report: with (this, the report before).
     :param on_changes: with (this, changes of back ends that it saw). :param on_end: with (this, reason).
+    :param on_followed: with (this, why it does not serve by its last configuration; empty when it does).
+    :param hears: asked with (this, namespace, text) whether what it says belongs into the log.
     :ivar report: the last one; empty before the first.
     :ivar heard_at: when it was last heard, in the reactor's seconds.
     """
@@ -99,13 +117,18 @@ class WorkerProcess:
         generation: int,
         command: Sequence[str],
         blob: bytes,
+        counts: int,
+        slot: int,
         listeners: Sequence[socket.socket],
         on_ready: Callable[[WorkerProcess], None],
         on_report: Callable[[WorkerProcess, Mapping[str, Any]], None],
         on_changes: Callable[[WorkerProcess, list[dict[str, Any]]], None],
         on_end: Callable[[WorkerProcess, str], None],
+        on_followed: Callable[[WorkerProcess, str], None],
+        hears: Callable[[WorkerProcess, str, str], bool],
     ) -> None:
         self.place = place
+        self.slot = slot
         self.generation = generation
         self.report: Mapping[str, Any] = {}
         self.refused = ""
@@ -119,6 +142,10 @@ class WorkerProcess:
         self._on_ready = on_ready
         self._on_report = on_report
         self._on_end = on_end
+        self._on_followed = on_followed
+        self._hears = hears
+        self._counts = counts
+        self._lent: list[int] = []
         self.on_changes = on_changes
         self._control: _ParentEnd | None = None
         self._transport: Any = None
@@ -137,6 +164,7 @@ class WorkerProcess:
             os.lseek(blob, 0, os.SEEK_SET)
             ours.setblocking(False)
             descriptors = {0: 0, 1: 1, 2: 2, CONTROL_FD: theirs.fileno(), BLOB_FD: blob}
+            descriptors[COUNTS_FD] = self._counts
             for number, listener in enumerate(self._listeners):
                 descriptors[FIRST_LISTENER_FD + number] = listener.fileno()
             self._control = _ParentEnd(self)
@@ -144,7 +172,7 @@ class WorkerProcess:
             self._transport = self._reactor.spawnProcess(
                 _Life(self),
                 self._command[0],
-                [*self._command, str(self.place), str(len(self._listeners))],
+                [*self._command, str(self.place), str(self.slot), str(len(self._listeners))],
                 env=None,
                 childFDs=descriptors,
             )
@@ -167,24 +195,66 @@ class WorkerProcess:
         before, self.report = self.report, report
         self._on_report(self, before)
 
+    def hears(self, namespace: str, text: str) -> bool:
+        """Whether what it says is for the log."""
+        return self._hears(self, namespace, text)
+
+    def followed(self, why: str) -> None:
+        """It serves by its last configuration, or cannot."""
+        self._take_back()
+        self._on_followed(self, why)
+
+    def _take_back(self) -> None:
+        lent, self._lent = self._lent, []
+        for fd in lent:
+            os.close(fd)
+
     def ended(self, reason: Failure) -> None:
         """It has gone."""
         self.ready = False
+        self._take_back()
         self._transport = None
         self._on_end(self, self.refused or _why(reason))
 
     # Told
 
+    @property
+    def _hearing(self) -> _ParentEnd | None:
+        """Our end of the conversation, while there is one."""
+        there = self._transport is not None and self._control is not None and self._control.transport is not None
+        return self._control if there else None
+
     def tell(self, command: type[amp.Command]) -> None:
         """Say something without arguments, if it can be heard."""
-        if self._control is not None and self._control.transport is not None and self._transport is not None:
-            self._control.callRemote(command)
+        if (control := self._hearing) is not None:
+            control.callRemote(command)
 
     def tell_changes(self, changes: object) -> None:
         """Say what has changed of the back ends."""
-        if self._control is not None and self._control.transport is not None and self._transport is not None:
+        if (control := self._hearing) is not None:
             for arguments in chunks(changes):
-                self._control.callRemote(Changes, **arguments)
+                control.callRemote(Changes, **arguments)
+
+    def configure(self, blob: bytes, listeners: Sequence[tuple[str, int, socket.socket]]) -> None:
+        """Serve by another configuration, on these sockets too, each with its address and port."""
+        self._blob = blob
+        if (control := self._hearing) is None:
+            return
+        for address, port, listener in listeners:
+            # Sent in the reactor's own time: until then nobody else may close it.
+            fd = os.dup(listener.fileno())
+            self._lent.append(fd)
+            control.callRemote(Listen, address=address, port=port, listener=fd)
+        for arguments in pieces(blob):
+            control.callRemote(Configure, **arguments)
+
+    def measure(self) -> Deferred[Any] | None:
+        """Ask for a report; fires when it has come, or with an error when it cannot come any more."""
+        control = self._hearing
+        if control is None or not self.ready:
+            return None
+        asked: Deferred[Any] = control.callRemote(Measure)
+        return asked
 
     def stop(self) -> None:
         """Accept nobody any more, end in order."""

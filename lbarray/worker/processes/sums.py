@@ -7,11 +7,17 @@ from typing import Any
 
 from lbarray.telemetry.counters import Counters
 
-__all__ = ["add_counters", "sum_balancing", "sum_pools", "sum_services"]
+__all__ = ["add_counters", "fold", "sum_balancing", "sum_pools", "sum_services"]
 
 #: Of a back end's status, what adds up; the rest is the node process's own.
 _OF_BACKENDS = ("outstanding", "requests", "failures", "idle", "ejected")
 _OF_POOLS = ("outstanding", "idle", "queued", "requests", "retries")
+#: What only grows: it stays when its process has gone.
+_LASTING = {
+    "services": ("accepted", "requests", "handshakes", "resumed"),
+    "balancing": ("requests", "retries"),
+    "pools": ("requests", "failures"),
+}
 
 
 def add_counters(counters: Counters, report: Mapping[str, Any], before: Mapping[str, Any]) -> None:
@@ -24,6 +30,22 @@ def add_counters(counters: Counters, report: Mapping[str, Any], before: Mapping[
         more = value - known.get((name, label), 0)
         if more > 0:
             counters.add(name, label, more)
+
+
+def fold(gone: dict[str, Any], report: Mapping[str, Any]) -> None:
+    """Add what lasts of the last report of a process that has gone to ``gone``, a report of all of these."""
+    for part in ("services", "balancing"):
+        _fold(gone.setdefault(part, {}), report.get(part, {}), _LASTING[part])
+    for pool, members in report.get("pools", {}).items():
+        _fold(gone.setdefault("pools", {}).setdefault(pool, {}), members, _LASTING["pools"])
+
+
+def _fold(sums: dict[str, Any], values: Mapping[str, Any], keys: Sequence[str]) -> None:
+    for name, value in values.items():
+        own = sums.setdefault(name, {})
+        for key in keys:
+            if key in value:
+                own[key] = own.get(key, 0) + value[key]
 
 
 def sum_services(reports: Sequence[Mapping[str, Any]]) -> dict[str, object]:
