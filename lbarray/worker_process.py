@@ -27,6 +27,7 @@ def main(arguments: list[str]) -> None:
     epollreactor.install()
     from twisted.internet import reactor
 
+    from lbarray.daemon.privileges import only_serve
     from lbarray.kernel.descriptors import raise_descriptor_limit
     from lbarray.node.child_parts import ChildParts
     from lbarray.node.process_parts import Instructions
@@ -45,6 +46,7 @@ def main(arguments: list[str]) -> None:
     vars(loop)["seconds"] = time.monotonic
     make_lean(loop)
     raise_descriptor_limit()
+    only_serve()
     sockets = [socket.socket(fileno=FIRST_LISTENER_FD + number) for number in range(count)]
     counts = ConnectionCounts(COUNTS_FD, slot) if slot >= 0 else None
     os.close(COUNTS_FD)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import pwd
@@ -11,7 +12,7 @@ from typing import Final
 
 from lbarray.errors import SystemRefused
 
-__all__ = ["CAPABILITIES", "become", "held"]
+__all__ = ["CAPABILITIES", "become", "held", "only_serve"]
 
 #: What remains, by number: bind ports below 1024; addresses, sysctls and packet programs; raw packets; eBPF.
 CAPABILITIES: Final = {
@@ -25,7 +26,9 @@ CAPABILITIES: Final = {
 STANDALONE: Final = ("CAP_NET_BIND_SERVICE",)
 
 _PR_SET_KEEPCAPS, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 8, 24, 38, 47
-_AMBIENT_RAISE = 2
+_AMBIENT_RAISE, _AMBIENT_CLEAR = 2, 4
+#: With these root reads its certificates and writes its log, whoever owns them.
+_FILES = {"CAP_DAC_OVERRIDE": 1, "CAP_DAC_READ_SEARCH": 2}
 _VERSION_3 = 0x20080522
 _SETPCAP = 8
 
@@ -91,6 +94,23 @@ def become(user: str, keep: Collection[str], own: Collection[Path] = ()) -> None
     for number in numbers:
         # So that workers and the programs that we call (nft) have them too.
         _prctl("ambient set", _PR_CAP_AMBIENT, _AMBIENT_RAISE, number)
+    _prctl("no new privileges", _PR_SET_NO_NEW_PRIVS, 1)
+
+
+def only_serve() -> None:
+    """Keep no capability but root's way to files: whoever serves clients on sockets that another process opened needs
+    no more, and stands nearest to an attacker. Before there are threads: capabilities belong to each.
+
+    :raises SystemRefused: the kernel would not.
+    """
+    keep = tuple(_FILES.values()) if os.geteuid() == 0 else ()
+    _prctl("ambient set", _PR_CAP_AMBIENT, _AMBIENT_CLEAR)
+    if os.geteuid() == 0:
+        for number in range(_last_capability() + 1):
+            if number not in keep and number != _SETPCAP:
+                with contextlib.suppress(SystemRefused):  # a container's root may not; what is in effect goes below
+                    _prctl("bounding set", _PR_CAPBSET_DROP, number)
+    _set(keep)
     _prctl("no new privileges", _PR_SET_NO_NEW_PRIVS, 1)
 
 

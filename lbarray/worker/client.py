@@ -31,6 +31,8 @@ __all__ = ["ClientConnection"]
 
 #: Seconds for which a client's input is still read after our last answer.
 LINGER_S = 2.0
+#: Seconds that a connection without a request has left when the node stops.
+FRESH_S = 1.0
 
 
 class _Waiting:
@@ -93,6 +95,7 @@ class ClientConnection(Exchange, Protocol):
         self._lost = False
         self._closing = False
         self._lingers = False
+        self._asked = False
         self._keep_alive = True
         self._chunked = False
         self._out: list[bytes] = []
@@ -204,6 +207,7 @@ class ClientConnection(Exchange, Protocol):
         peer = self.peer
         assert peer is not None
         self._keep_alive = keep_alive and not self.factory.stopping
+        self._asked = True
         self.lines = peer.lines(head)
         self.client_address = peer.address
         if self.factory.clients.limits_requests:
@@ -419,11 +423,15 @@ class ClientConnection(Exchange, Protocol):
         return self.request is None and not self._closing and self._tunnel is None and not self._parser.in_head
 
     def stop(self) -> None:
-        """The node stops: idle connections end now, the others after the response in hand."""
+        """The node stops: idle connections end now, the others after the response in hand. One that has just come is
+        given a moment to ask, for its request is on the way."""
         if self._h2 is not None:
             self._h2.stop()
-        elif self.request is None and not self._closing and self._tunnel is None:
-            self._close()
+        elif self.idle:
+            if self._asked:
+                self._close()
+            else:
+                self.deadline = min(self.deadline, self.factory.seconds() + FRESH_S)
 
     # IPushProducer: the client's transport cannot take more, or can again.
 

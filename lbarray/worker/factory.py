@@ -68,7 +68,7 @@ class ClientFactory(ServerFactory):
         self.access_log = access_log
         self.name = name
         self.connector = connector or Connector(reactor=reactor, counters=counters)
-        self.clients = clients or Clients(limits)
+        self.clients = clients if clients is not None else Clients(limits)
         self.seconds = reactor.seconds
         self.service_id = service_id
         self.tls = tls

@@ -72,6 +72,10 @@ class PreambleAcceptor:
         if self._waiting.pop(preamble, None) is not None:
             self._reactor.removeReader(preamble)
 
+    def __len__(self) -> int:
+        """How many connections are waited for."""
+        return len(self._waiting)
+
     def sweep(self) -> None:
         """Refuse those that take too long. Called about twice a second."""
         late = self._reactor.seconds() - self._timeout_s

@@ -87,6 +87,8 @@ class ServedService:
         self._acceptor: TlsAcceptor | None = None
         self._preamble: PreambleAcceptor | None = None
         self._looks: LoopingCall | None = None
+        # What connections passed through that came before the settings of now, or before the end.
+        self._before: list[list[TlsAcceptor | PreambleAcceptor]] = []
 
     def listen(self) -> None:
         """:raises SystemRefused: the port is not to be had."""
@@ -143,37 +145,54 @@ class ServedService:
             self.store.follow(store)
         if spec != self.spec:
             self.spec = spec
-            full, resumed = (self._acceptor.full, self._acceptor.resumed) if self._acceptor else (0, 0)
-            self._stop_before_http()
+            full, resumed = (self._acceptor.full, self._acceptor.resumed) if self._acceptor is not None else (0, 0)
+            self._retire()
             if self._port is not None:
                 self._arrange(self._port)
             if self._acceptor is not None:
                 self._acceptor.full, self._acceptor.resumed = full, resumed
 
-    def _stop_before_http(self) -> None:
+    def _retire(self) -> None:
+        """Whoever comes now meets something else; handshakes in progress go on as they began."""
         if self._looks is not None and self._looks.running:
             self._looks.stop()
-        for before in (self._acceptor, self._preamble):
-            if before is not None:
-                before.stop()
+        passed = [each for each in (self._acceptor, self._preamble) if each is not None]
+        if passed:
+            self._before.append(passed)
         self._acceptor = self._preamble = self._looks = None
+
+    @property
+    def beginning(self) -> int:
+        """Connections that are not HTTP's yet: PROXY header or handshake are in progress."""
+        return sum(len(each) for each in self._passed())
+
+    def _passed(self) -> list[TlsAcceptor | PreambleAcceptor]:
+        now = [each for each in (self._acceptor, self._preamble) if each is not None]
+        return [*now, *(each for passed in self._before for each in passed)]
 
     def close(self) -> None:
         """Accept nobody any more; clients that are here end after the request in hand."""
         port, self._port = self._port, None
         if port is not None:
             port.stopListening()
-        self._stop_before_http()
+        self._retire()
         self.factory.stopping = True
         for connection in list(self.factory.connections):
             connection.stop()
 
+    def abort(self) -> None:
+        """Nobody is waited for any more."""
+        for each in self._passed():
+            each.stop()
+        for connection in list(self.factory.connections):
+            connection.transport.abortConnection()
+
     def sweep(self) -> None:
         """End what has been waiting for too long."""
         self.factory.sweep()
-        for before in (self._acceptor, self._preamble):
-            if before is not None:
-                before.sweep()
+        for each in self._passed():
+            each.sweep()
+        self._before = [passed for passed in self._before if any(len(each) for each in passed)]
 
     def status(self) -> dict[str, object]:
         """What the console shows."""

@@ -256,7 +256,7 @@ class WorkerService(Service):
         self._clients.forget(self._reactor.seconds())
         if self._access_log is not None:
             self._access_log.flush()
-        self._leaving = [listener for listener in self._leaving if listener.factory.connections]
+        self._leaving = [each for each in self._leaving if each.factory.connections or each.beginning]
 
     def stopService(self) -> Deferred[Any]:
         """Stop accepting at once; the Deferred fires when the requests in hand have ended, or their grace has."""
@@ -266,10 +266,10 @@ class WorkerService(Service):
         return maybeDeferred(self._wait, self._reactor.seconds() + self._stop_grace_s)
 
     def _wait(self, until: float) -> Deferred[None] | None:
-        if not self.connections or self._reactor.seconds() >= until:
+        beginning = sum(listener.beginning for listener in self._all())
+        if not (self.connections or beginning) or self._reactor.seconds() >= until:
             for listener in self._all():
-                for connection in list(listener.factory.connections):
-                    connection.transport.abortConnection()
+                listener.abort()
             if self._sweeps.running:
                 self._sweeps.stop()
             if self._access_log is not None:

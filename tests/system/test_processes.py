@@ -31,10 +31,11 @@ state_dir = "{folder}"
 [worker]
 processes = 2
 stop_grace = "2s"
+{more}
 [services.http]
 address = "127.0.0.1"
 port = {service}
-hash = "client"
+hash = "{hash}"
 [pools.web.backends]
 w1 = {{ address = "127.0.0.1:{backend}" }}
 [console]
@@ -48,8 +49,11 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-class ProcessTests(SynchronousTestCase):
+class NodeCase(SynchronousTestCase):
     """A standalone node with two worker processes."""
+
+    HASH = "client"
+    MORE = ""
 
     def setUp(self) -> None:
         need_namespaces()
@@ -61,7 +65,14 @@ class ProcessTests(SynchronousTestCase):
         self.start("nginx", "-e", str(self.folder / "error.log"), "-c", str(self.folder / "nginx.conf"))
         config = self.folder / "node.toml"
         config.write_text(
-            _CONFIG.format(folder=self.folder, service=self.service, backend=backend, status=self.status_port)
+            _CONFIG.format(
+                folder=self.folder,
+                service=self.service,
+                backend=backend,
+                status=self.status_port,
+                hash=self.HASH,
+                more=self.MORE,
+            )
         )
         self.node = self.start(*twistd(), "-n", "--pidfile=", "lbarray", "--config", str(config))
         wait_for(lambda: self.ready(0), "two processes to be ready", 20)
@@ -99,6 +110,10 @@ class ProcessTests(SynchronousTestCase):
             while data := client.recv(4096):
                 got += data
             return got
+
+
+class ProcessTests(NodeCase):
+    """Their life."""
 
     def test_life(self) -> None:
         """Both serve; one that is killed is replaced while its clients wait; a new generation takes over under load
@@ -139,7 +154,6 @@ class ProcessTests(SynchronousTestCase):
         for pid in (*second, *last):
             wait_for(lambda pid=pid: not Path(f"/proc/{pid}").exists(), f"process {pid} to be gone")  # type: ignore[misc]
 
-
     def check_reload(self) -> None:
         """A reload keeps the processes, and with them every connection; a new service is served at once."""
         before = self.ready(0)
@@ -153,16 +167,17 @@ class ProcessTests(SynchronousTestCase):
             text = config.read_text()
             config.write_text(f'{text}\n[services.more]\naddress = "127.0.0.1"\nport = {another}\n')
             self.node.send_signal(signal.SIGHUP)
-            found = wait_for(lambda: "more" in self.status().get("services", {}) and self.status(), "the new service")
-            wait_for(
-                lambda: self.status()["counters"].get("worker_configurations", {}).get("taken_up") == 2,
-                "both processes to follow",
+            wait_for(lambda: "more" in self.status().get("services", {}), "the new service")
+            counters = wait_for(
+                lambda: self.status().get("counters", {}).get("worker_configurations"), "the processes to follow"
             )
-            self.assertNotIn("refused", found["counters"].get("worker_configurations", {}))
+            self.assertNotIn("refused", counters)
             held.sendall(ask)
             self.assertIn(b"200", held.recv(4096))
             for client in range(1, 21):
-                with socket.create_connection(("127.0.0.1", another), 5, source_address=(f"127.0.2.{client}", 0)) as new:
+                with socket.create_connection(
+                    ("127.0.0.1", another), 5, source_address=(f"127.0.2.{client}", 0)
+                ) as new:
                     new.settimeout(5)
                     new.sendall(ask)
                     self.assertIn(b"200", new.recv(4096))
@@ -173,6 +188,64 @@ class ProcessTests(SynchronousTestCase):
             wait_for(lambda: not accepts(another), "its port to be free")
             held.sendall(ask)
             self.assertIn(b"200", held.recv(4096))
+
+
+class LimitTests(NodeCase):
+    """What holds for the node holds for all its processes together; and one that is stuck."""
+
+    HASH = "connection"
+    MORE = "max_connections = 24\nclient_connections = 16\nclient_requests = 1\nclient_burst = 10\nwatchdog = 2"
+
+    def connect(self, source: str, count: int) -> list[socket.socket]:
+        """So many connections of one client; those that were let in."""
+        made = []
+        for _ in range(count):
+            client = socket.create_connection(("127.0.0.1", self.service), 5, source_address=(source, 0))
+            client.settimeout(5)
+            self.addCleanup(client.close)
+            client.sendall(b"GET / HTTP/1.1\r\n")  # the rest of the request is kept back
+            made.append(client)
+        time.sleep(0.5)
+        return [client for client in made if not ended(client)]
+
+    def refused(self) -> dict[str, int]:
+        found: dict[str, int] = self.status()["counters"].get("connections_refused", {})
+        return found
+
+    def test_limits(self) -> None:
+        """Connections of the node, connections and requests of a client: exact, though two processes serve and the
+        service is hashed by connection; a stopped process is killed, counted and replaced; none has a capability."""
+        for pid in self.ready(0):
+            status = Path(f"/proc/{pid}/status").read_text()
+            self.assertIn("CapEff:\t0000000000000006\n", status)  # root's way to files
+        answers = [self.ask("127.0.3.1") for _ in range(13)]
+        self.assertEqual(sum(b" 429 " in answer for answer in answers), 3)
+        self.assertEqual(len(self.connect("127.0.3.2", 20)), 16)
+        self.assertEqual(self.refused(), {"client": 4})
+        held = self.connect("127.0.3.3", 6) + self.connect("127.0.3.4", 6)
+        self.assertEqual(len(held), 8)
+        self.assertEqual(self.refused(), {"client": 4, "node": 4})
+        self.assertEqual(self.status()["services"]["http"]["connections"], 24)
+
+        first = self.ready(0)
+        os.kill(first[0], signal.SIGSTOP)
+        wait_for(lambda: self.ready(0, first[0]), "another process")
+        counters = self.status()["counters"]
+        self.assertEqual((counters["worker_processes_hung"], counters["worker_processes_ended"]["crashed"]), (1, 1))
+        self.assertIn("has said nothing for", (self.folder / "log").read_text())
+
+
+def ended(client: socket.socket) -> bool:
+    """Whether the other side has closed the connection."""
+    client.setblocking(False)
+    try:
+        return not client.recv(1)
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+    finally:
+        client.settimeout(5)
 
 
 def accepts(port: int) -> bool:

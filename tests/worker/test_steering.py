@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from twisted.trial.unittest import SynchronousTestCase
 
 from lbarray.worker.listeners import listening_socket
-from lbarray.worker.steering import run_program, steer_by_client, steering_program
+from lbarray.worker.steering import leave_to_kernel, run_program, steer_by_client, steering_program
 
 
 def header(address: str) -> bytes:
@@ -71,6 +71,24 @@ class KernelTests(SynchronousTestCase):
                     accepted, peer = ready[0].accept()
                     accepted.close()
                     self.assertEqual(group.index(ready[0]), run_program(program, header(peer[0])))
+        finally:
+            for each in (*group, *clients):
+                each.close()
+
+    def test_left_to_the_kernel(self) -> None:
+        """Without the program ports count again: the connections of one client wait at more than one socket."""
+        first = listening_socket("127.0.0.1", 0, reuse_port=True)
+        port = first.getsockname()[1]
+        group = [first, listening_socket("127.0.0.1", port, reuse_port=True)]
+        clients = []
+        try:
+            leave_to_kernel(first)  # nothing to take off is no mistake
+            steer_by_client(first, len(group), prefix=32)
+            leave_to_kernel(first)
+            for _ in range(40):
+                clients.append(socket.create_connection(("127.0.0.1", port), 5))
+            ready, _, _ = select.select(group, [], [], 5)
+            self.assertEqual(len(ready), 2)
         finally:
             for each in (*group, *clients):
                 each.close()

@@ -100,6 +100,10 @@ class TlsAcceptor:
         stream.protocol = protocol
         stream.open()
 
+    def __len__(self) -> int:
+        """How many handshakes are in progress."""
+        return len(self.shaking)
+
     def sweep(self) -> None:
         """End the handshakes that take too long. Called about twice a second."""
         now = self.reactor.seconds()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from lbarray.telemetry.counters import Counters
 from lbarray.worker.processes.commands import Pieces, chunks
-from lbarray.worker.processes.sums import add_counters, sum_balancing, sum_pools, sum_services
+from lbarray.worker.processes.sums import add_counters, fold, sum_balancing, sum_pools, sum_services
 
 
 class SumTests(SynchronousTestCase):
@@ -46,6 +48,22 @@ class SumTests(SynchronousTestCase):
             sum_balancing([{"balancing": {"web": pool}}] * 2),
             {"web": {"outstanding": 2, "idle": 10, "queued": 4, "requests": 6, "retries": 0}},
         )
+
+    def test_gone(self) -> None:
+        """What a process did is not forgotten with it; what it had open is."""
+        report = {
+            "services": {"https": {"at": "x", "connections": 4, "requests": 7, "accepted": 5, "resumed": 2}},
+            "pools": {"web": {"w1": {"requests": 7, "failures": 1, "outstanding": 3, "idle": 2, "state": "up"}}},
+            "balancing": {"web": {"outstanding": 3, "queued": 1, "requests": 7, "retries": 2}},
+        }
+        gone: dict[str, Any] = {}
+        fold(gone, report)
+        fold(gone, report)
+        self.assertEqual(sum_services([gone]), {"https": {"requests": 14, "accepted": 10, "resumed": 4}})
+        self.assertEqual(sum_pools([gone])["web"]["w1"]["requests"], 14)
+        self.assertEqual(sum_pools([gone])["web"]["w1"]["outstanding"], 0)
+        self.assertEqual(sum_balancing([gone])["web"]["retries"], 4)
+        self.assertEqual(sum_balancing([gone])["web"]["queued"], 0)
 
     def test_any_size(self) -> None:
         """A value beyond what AMP takes at once goes in pieces."""
