@@ -9,11 +9,15 @@ system allows fewer descriptors.
 from __future__ import annotations
 
 import os
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
 
 from benchmarks.harness import CONTENDER_CPU, LOAD_CPU, SECONDS, Bench, Row, cpu_of, ratio_table, wrk
 from lbarray.kernel.descriptors import raise_descriptor_limit
@@ -30,6 +34,19 @@ PORTS = {
     "lbarray": (8230, 8231, 8232),
     "twisted.web": (8240, 8241, 8242),
 }
+#: Where lbarray must be, by table: column, against whom, and the ratio. Of ``us``, theirs divided by ours.
+TARGETS = {
+    "full handshakes, ECDSA P-256": ("us", "haproxy", 0.60),
+    "full handshakes, RSA-2048": ("us", "haproxy", 0.60),
+    "resumed handshakes": ("us", "haproxy", 0.50),
+    "keepalive, 50 octets, plain": ("rps", "haproxy", 0.30),
+    "keepalive, 50 octets, TLS 1.3": ("rps", "haproxy", 0.24),
+    "keepalive, 1 MB, plain": ("rps", "haproxy", 0.80),
+    "keepalive, 1 MB, TLS 1.3": ("rps", "haproxy", 0.80),
+    "keepalive, 50 octets, plain, twisted.web": ("rps", "twisted.web", 7.0),
+    "keepalive, 50 octets, TLS 1.3, twisted.web": ("rps", "twisted.web", 7.0),
+}
+IDLE_KB = 60.0
 TWO_PORTS = (8250, 8251, 8252)
 _HANDSHAKES = Path(__file__).with_name("handshakes.c")
 
@@ -151,12 +168,18 @@ def main() -> None:
     with Bench() as bench:
         program = _prepare(bench)
         contenders = _start(bench)
+        measured: dict[str, dict[str, list[Row]]] = {}
         for title, place, how in (
             ("full handshakes, ECDSA P-256", 1, "full"),
             ("full handshakes, RSA-2048", 2, "full"),
             ("resumed handshakes", 1, "resume"),
         ):
-            _table(bench, title, contenders, lambda it, place=place, how=how: it.shake(program, place, how))  # type: ignore[misc]
+            measured[title] = _table(
+                bench,
+                title,
+                contenders,
+                lambda it, place=place, how=how: it.shake(program, place, how),  # type: ignore[misc]
+            )
         for title, place, path, connections in (
             ("keepalive, 50 octets, plain", 0, "/small", 32),
             ("keepalive, 50 octets, TLS 1.3", 1, "/small", 32),
@@ -165,25 +188,45 @@ def main() -> None:
             ("keepalive, 1 MB, plain", 0, "/1m", 8),
             ("keepalive, 1 MB, TLS 1.3", 1, "/1m", 8),
         ):
-            _table(
+            measured[title] = _table(
                 bench,
                 title,
                 contenders,
                 lambda it, place=place, path=path, connections=connections: it.wrk(place, path, connections),  # type: ignore[misc]
             )
-        rows = {name: [it.idle(program, IDLE)] for name, it in contenders.items()}
-        ratio_table("tls", f"memory of each of {IDLE:,} idle TLS connections", rows, against="haproxy", columns=["kB"])
+        idle = {name: [it.idle(program, IDLE)] for name, it in contenders.items()}
+        ratio_table("tls", f"memory of each of {IDLE:,} idle TLS connections", idle, against="haproxy", columns=["kB"])
+        _targets(measured, idle["lbarray"][0]["kB"])
         two = {"one process": contenders["lbarray"], "two processes": _two(bench)}
         for title, place in (("plain", 0), ("TLS 1.3", 1)):
-            measured = bench.rounds({name: _wrk(it, place) for name, it in two.items()})
+            rows = bench.rounds({name: _wrk(it, place) for name, it in two.items()})
             ratio_table(
-                "tls", f"worker processes, 50 octets, {title}", measured, against="one process", columns=["rps", "us"]
+                "tls", f"worker processes, 50 octets, {title}", rows, against="one process", columns=["rps", "us"]
             )
 
 
-def _table(bench: Bench, title: str, contenders: dict[str, Contender], measure: Callable[[Contender], Row]) -> None:
+def _table(
+    bench: Bench, title: str, contenders: dict[str, Contender], measure: Callable[[Contender], Row]
+) -> dict[str, list[Row]]:
     rows = bench.rounds({name: (lambda it=it: measure(it)) for name, it in contenders.items()})  # type: ignore[misc]
     ratio_table("tls", title, rows, against="haproxy", columns=["rps", "us"])
+    return rows
+
+
+def _targets(measured: dict[str, dict[str, list[Row]]], idle_kb: float) -> None:
+    """Print where lbarray is beside where it must be."""
+    table = Table(title="lbarray beside its targets", title_justify="left")
+    for head in ("", "measured", "target", ""):
+        table.add_column(head, justify="left" if not head else "right")
+    for title, (column, against, least) in TARGETS.items():
+        rows = measured[title.removesuffix(", twisted.web")]
+        ours, theirs = (statistics.median(row[column] for row in rows[name]) for name in ("lbarray", against))
+        ratio = theirs / ours if column == "us" else ours / theirs
+        said = f"{title.removesuffix(', twisted.web')}: {column} beside {against}"
+        table.add_row(said, f"{ratio:.2f}", f"{least:.2f}", "met" if ratio >= least else "missed")
+    met = "met" if idle_kb < IDLE_KB else "missed"
+    table.add_row("memory of an idle TLS connection, kB", f"{idle_kb:.1f}", f"under {IDLE_KB:.0f}", met)
+    Console(width=150, highlight=False).print(table)
 
 
 def _wrk(it: Contender, place: int) -> Callable[[], Row]:

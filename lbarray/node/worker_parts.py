@@ -13,8 +13,6 @@ from lbarray.config.services import Tls
 from lbarray.errors import SystemRefused
 from lbarray.http.forwarding import Forwarding
 from lbarray.http.limits import Limits
-from lbarray.node.identity import program_version
-from lbarray.node.plane import segments_through_tunnels
 from lbarray.node.rewriting import rewriting_settings
 from lbarray.rewrite.service import RewriteService
 from lbarray.telemetry.access_log import AccessLog
@@ -74,7 +72,7 @@ def make_worker(
     counters: Counters,
     listening: Callable[[ListenerSpec], socket.socket] | None = None,
     counts: Any = None,
-    share: Callable[[ListenerSpec], ListenerSpec] = lambda spec: spec,
+    share: Callable[[ListenerSpec], ListenerSpec] | None = None,
 ) -> WorkerService:
     """The listeners of every service. ``listening``, ``counts``, ``share``: of a process that is one of several."""
     return WorkerService(
@@ -106,6 +104,8 @@ def make_tracing(*, reactor: Any, config: Config, node_name: str, counters: Coun
     wanted = config.tracing
     if wanted.endpoint is None:
         return None
+    from lbarray.node.identity import program_version  # brings netlink
+
     token = ""
     if wanted.token_file is not None:
         try:
@@ -132,9 +132,16 @@ def make_tracing(*, reactor: Any, config: Config, node_name: str, counters: Coun
     return SpanExporter(reactor=reactor, settings=settings, counters=counters)
 
 
-def listener_specs(config: Config, node_name: str) -> list[ListenerSpec]:
-    """What to listen for, in the order of the configuration."""
-    room = segments_through_tunnels(config, node_name)
+def listener_specs(config: Config, node_name: str, *, opened: bool = False) -> list[ListenerSpec]:
+    """What to listen for, in the order of the configuration.
+
+    :param opened: another process has opened the sockets, so what only they need to know is left out.
+    """
+    room: dict[int, int] = {}
+    if not opened:
+        from lbarray.node.plane import segments_through_tunnels  # a worker process does without netlink
+
+        room = segments_through_tunnels(config, node_name)
     by_session = any(pool.persistence and pool.persistence.kind == "tls" for pool in config.pools.values())
     return [
         ListenerSpec(
@@ -155,15 +162,16 @@ def worker_settings(
     config: Config,
     node_name: str,
     rewriting: RewriteService,
-    share: Callable[[ListenerSpec], ListenerSpec] = lambda spec: spec,
+    share: Callable[[ListenerSpec], ListenerSpec] | None = None,
 ) -> dict[str, Any]:
     """What of a configuration the worker follows: at the start, and by ``reconfigure`` while it runs.
 
-    :param share: makes of a service what this process has of it.
+    :param share: of a process that is one of several: makes of a service what this one has of it.
     """
     worker = config.worker
+    listeners = listener_specs(config, node_name, opened=share is not None)
     return {
-        "listeners": [share(spec) for spec in listener_specs(config, node_name)],
+        "listeners": listeners if share is None else [share(spec) for spec in listeners],
         "filters": [rewriting] if rewriting.active else [],
         "limits": Limits(
             max_head=worker.max_head,

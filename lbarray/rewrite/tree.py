@@ -6,7 +6,6 @@ from functools import partial
 from threading import Thread
 from typing import Any
 
-from bs4 import BeautifulSoup
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -93,6 +92,8 @@ class TreeStage:
 
     def _changed(self, whole: bytes) -> bytes:
         """In a thread."""
+        from bs4 import BeautifulSoup  # a large library, and few processes have a filter that wants it
+
         soup = BeautifulSoup(whole, "html.parser", from_encoding=self._charset)
         self._tree.change(soup)
         return soup.encode(soup.original_encoding or "utf-8", formatter="html5")
