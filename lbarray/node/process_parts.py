@@ -124,7 +124,7 @@ def offered_services(config: Config, node_name: str, counters: Counters) -> list
             service_id=spec.service_id,
             prefix=steered_prefix(config, spec),
             mss=spec.mss,
-            check=(lambda spec=spec: make_store(spec, (), counters)) if spec.tls is not None else None,  # type: ignore[misc]
+            check=(lambda spec=spec: make_store(spec, (), counters, warn=False)) if spec.tls is not None else None,  # type: ignore[misc]
         )
         for spec in listener_specs(config, node_name)
     ]

@@ -45,10 +45,13 @@ class ListenerSpec:
     mss: int = 0
 
 
-def make_store(spec: ListenerSpec, alpn: Sequence[bytes], counters: Counters) -> CertificateStore | None:
+def make_store(
+    spec: ListenerSpec, alpn: Sequence[bytes], counters: Counters, *, warn: bool = True
+) -> CertificateStore | None:
     """The certificates of a service, read and checked; ``None`` for a plain one.
 
     :param alpn: the protocols that the service speaks, by preference.
+    :param warn: say which of them end soon.
     :raises SystemRefused: a certificate or its key will not do.
     """
     tls = spec.tls
@@ -56,7 +59,7 @@ def make_store(spec: ListenerSpec, alpn: Sequence[bytes], counters: Counters) ->
         return None
     policy = Policy(profile=tls.profile, protocols=tuple(alpn), clients=tls.clients, tells_sessions=tls.tells_sessions)
     store = CertificateStore(service=spec.name, files=tls.files, policy=policy, strict=tls.strict, counters=counters)
-    store.load()
+    store.load(warn=warn)
     return store
 
 

@@ -15,6 +15,7 @@ from urllib.request import urlopen
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from lbarray.testbed.authority import Authority
 from lbarray.testbed.nodes import NODES, SITE, VIP, Array, twistd, wait_for
 from lbarray.testbed.resumption import Resumption
 from tests.system.test_array import need_namespaces
@@ -54,6 +55,8 @@ class NodeCase(SynchronousTestCase):
 
     HASH = "client"
     MORE = ""
+    #: Days for which the certificate of a TLS service is still good; 0: there is no such service.
+    TLS_DAYS = 0.0
 
     def setUp(self) -> None:
         need_namespaces()
@@ -74,6 +77,11 @@ class NodeCase(SynchronousTestCase):
                 more=self.MORE,
             )
         )
+        if self.TLS_DAYS:
+            certificate, key = Authority(self.folder).issue("a", "a.example", days=self.TLS_DAYS)
+            tls = f'{{ certificate = "{certificate}", key = "{key}" }}'
+            with config.open("a") as out:
+                out.write(f'[services.https]\naddress = "127.0.0.1"\nport = {free_port()}\ntls = {tls}\n')
         self.node = self.start(*twistd(), "-n", "--pidfile=", "lbarray", "--config", str(config))
         wait_for(lambda: self.ready(0), "two processes to be ready", 20)
 
@@ -194,6 +202,7 @@ class LimitTests(NodeCase):
     """What holds for the node holds for all its processes together; and one that is stuck."""
 
     HASH = "connection"
+    TLS_DAYS = 5.0
     MORE = "max_connections = 24\nclient_connections = 16\nclient_requests = 1\nclient_burst = 10\nwatchdog = 2"
 
     def connect(self, source: str, count: int) -> list[socket.socket]:
@@ -214,10 +223,13 @@ class LimitTests(NodeCase):
 
     def test_limits(self) -> None:
         """Connections of the node, connections and requests of a client: exact, though two processes serve and the
-        service is hashed by connection; a stopped process is killed, counted and replaced; none has a capability."""
+        service is hashed by connection; a stopped process is killed, counted and replaced; none has a capability; what all of them
+        see the log has once."""
         for pid in self.ready(0):
             status = Path(f"/proc/{pid}/status").read_text()
             self.assertIn("CapEff:\t0000000000000006\n", status)  # root's way to files
+        log = (self.folder / "log").read_text()
+        self.assertEqual(log.count("put a new one in its place"), 1, log)  # all of them have seen it
         answers = [self.ask("127.0.3.1") for _ in range(13)]
         self.assertEqual(sum(b" 429 " in answer for answer in answers), 3)
         self.assertEqual(len(self.connect("127.0.3.2", 20)), 16)
@@ -279,6 +291,7 @@ class ResumptionTests(SynchronousTestCase):
             for name in NODES:
                 status = array.status(name)
                 assert status is not None
-                shares = [each["connections"] >= 0 for each in status["workers"]["processes"]]
+                shares = [each["accepted"] for each in status["workers"]["processes"]]
                 self.assertEqual(len(shares), 2)
+                self.assertTrue(all(shares), shares)
                 self.assertGreater(status["services"]["https"]["accepted"], 0)

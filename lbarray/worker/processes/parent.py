@@ -413,6 +413,7 @@ class WorkerProcesses(Service):
                     "ready": process.ready,
                     "up_s": round(self._reactor.seconds() - process.started_at, 1),
                     "connections": process.report.get("connections", 0),
+                    "accepted": process.accepted,
                     "cpu": process.report.get("cpu", 0.0),
                     "lag_s": process.report.get("lag_s", 0.0),
                     "memory": process.report.get("memory", 0),

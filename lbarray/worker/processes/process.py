@@ -155,6 +155,11 @@ class WorkerProcess:
         """Its number, 0 when it does not run."""
         return int(self._transport.pid or 0) if self._transport is not None else 0
 
+    @property
+    def accepted(self) -> int:
+        """Clients' connections so far, as last reported."""
+        return sum(service.get("accepted", 0) for service in self.report.get("services", {}).values())
+
     def start(self) -> None:
         """Start it."""
         ours, theirs = socket.socketpair()

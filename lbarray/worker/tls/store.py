@@ -77,14 +77,16 @@ class CertificateStore:
 
     # Reading
 
-    def load(self) -> None:
+    def load(self, *, warn: bool = True) -> None:
         """Read everything for the first time.
 
+        :param warn: say what ends soon; not where others will.
         :raises SystemRefused: it cannot be used.
         """
         self._load_certificates()
         self._load_front()
-        self.check_expiry()
+        if warn:
+            self.check_expiry()
 
     def _load_front(self) -> None:
         self.context = base_context(self._policy, session_id=self._session_id, key=self._key)
