@@ -223,8 +223,8 @@ class LimitTests(NodeCase):
 
     def test_limits(self) -> None:
         """Connections of the node, connections and requests of a client: exact, though two processes serve and the
-        service is hashed by connection; a stopped process is killed, counted and replaced; none has a capability; what all of them
-        see the log has once."""
+        service is hashed by connection; a stopped process is killed, counted and replaced; none has a
+        capability; what all of them see the log has once."""
         for pid in self.ready(0):
             status = Path(f"/proc/{pid}/status").read_text()
             self.assertIn("CapEff:\t0000000000000006\n", status)  # root's way to files
