@@ -95,6 +95,12 @@ class RouteTests(SynchronousTestCase):
             self.bird(self.it.host(name), _NODE_BIRD.format(address=address, router=ROUTER))
         self.bird(self.router, _ROUTER_BIRD.format(router=ROUTER, sessions=sessions))
         self.wait_paths(set(NODES.values()))
+        wait_for(self.all_work, "rows for every worker at every scheduler", 20.0, 0.1)
+
+    def all_work(self) -> bool:
+        """Every node serves, as every scheduler knows."""
+        found = [(self.it.status(name) or {}).get("scheduler", {}).get("workers", {}) for name in NODES]
+        return all(len(workers) == len(NODES) and all(w["rows"] for w in workers.values()) for workers in found)
 
     @staticmethod
     def edit(text: str) -> str:
