@@ -6,6 +6,8 @@ import os
 import pwd
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -16,6 +18,17 @@ from tests.system.test_array import need_namespaces
 USER = "nobody"
 
 
+def processes() -> int:
+    """How many worker processes this user can have: none where the interpreter is root's own, as in a home of root's."""
+    command = ["setpriv", "--reuid", USER, sys.executable, "-c", ""]
+    return 2 if subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode == 0 else 0
+
+
+def edit(text: str) -> str:
+    """Another user, and worker processes where it can have them."""
+    return text.replace("[worker]", f"[worker]\nprocesses = {processes()}") + f'\n[process]\nuser = "{USER}"\n'
+
+
 class NotRootTests(SynchronousTestCase):
     """A node of an array that is started as root and does not stay it."""
 
@@ -24,7 +37,7 @@ class NotRootTests(SynchronousTestCase):
 
     def test_whole_life(self) -> None:
         """It owns the VIP, serves, reloads, tells its supervisor, and cleans up, all as a user that is not root."""
-        with Array(nodes={"a": NODES["a"]}, edit=lambda text: f'{text}\n[process]\nuser = "{USER}"\n') as array:
+        with Array(nodes={"a": NODES["a"]}, edit=edit) as array:
             host = array.host("a")
             host.kill()
             array.folder.chmod(0o755)
@@ -44,15 +57,21 @@ class NotRootTests(SynchronousTestCase):
                 self.assertIn(b"WATCHDOG=1", supervisor.recv(4096))
             array.wait_ready()
             self.assertEqual([a for a in array.ask(array.load(count=10, tls=True)) if not a.good], [])
+            workers = 0
             for pid in host.pids():
                 status = Path(f"/proc/{pid}/status").read_text()
-                if "twistd" in Path(f"/proc/{pid}/cmdline").read_text():
+                command_line = Path(f"/proc/{pid}/cmdline").read_text()
+                if "lbarray.worker_process" in command_line:
+                    workers += 1
+                    self.assertIn("CapEff:\t0000000000000000\n", status)
+                if "twistd" in command_line or "lbarray.worker_process" in command_line:
                     lines = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
                     self.assertEqual(set(lines["Uid"].split()), {str(pwd.getpwnam(USER).pw_uid)})
                     self.assertEqual(lines["NoNewPrivs"], "1")
                     self.assertEqual(int(lines["CapEff"], 16) & ~int(lines["CapBnd"], 16), 0)
                     # CAP_SYS_ADMIN, CAP_DAC_OVERRIDE, CAP_SETUID: none of what would make it root again.
                     self.assertEqual(int(lines["CapBnd"], 16) & (1 << 21 | 1 << 1 | 1 << 7), 0)
+            self.assertEqual(workers, processes())
             config = array.config.read_text()
             array.config.write_text(config.replace('"10.77.0.21:80"', '"10.77.0.21:80", weight = 7'))
             for pid in host.pids():

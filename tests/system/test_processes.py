@@ -277,7 +277,8 @@ class ResumptionTests(SynchronousTestCase):
         need_namespaces()
 
         def edit(text: str) -> str:
-            return text.replace("[worker]", "[worker]\nprocesses = 2")
+            # Rows that still grow would move clients away from their sessions.
+            return text.replace("[worker]", "[scheduler]\nslow_start = 0\n\n[worker]\nprocesses = 2")
 
         with Array(edit=edit) as array:
             array.wait_ready()

@@ -7,6 +7,7 @@ needs no new generation: processes take it up, with the sockets of new services,
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -101,7 +102,13 @@ class WorkerProcesses(Service):
     # Life
 
     def startService(self) -> None:
-        """:raises SystemRefused: a port or a certificate is not to be had; nothing is started then."""
+        """:raises SystemRefused: a port, a certificate or the interpreter is not to be had; nothing is started then."""
+        if not os.access(self._command[0], os.X_OK):
+            raise SystemRefused(
+                f"start worker processes with {self._command[0]}",
+                errno=errno.EACCES,
+                advice="install Python and lbarray where the daemon's user may read, or set worker.processes = 0",
+            )
         self._sockets.follow(self._offered)
         super().startService()
         places = GENERATIONS * self._count

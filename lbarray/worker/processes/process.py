@@ -161,7 +161,7 @@ class WorkerProcess:
         return sum(service.get("accepted", 0) for service in self.report.get("services", {}).values())
 
     def start(self) -> None:
-        """Start it."""
+        """Start it; when the system refuses that, it has ended at once."""
         ours, theirs = socket.socketpair()
         blob = os.memfd_create("lbarray-configuration")
         try:
@@ -181,6 +181,8 @@ class WorkerProcess:
                 env=None,
                 childFDs=descriptors,
             )
+        except OSError as error:
+            self._reactor.callLater(0, self._on_end, self, f"it could not be started: {error}")
         finally:
             ours.close()
             theirs.close()

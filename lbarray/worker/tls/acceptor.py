@@ -69,7 +69,9 @@ class TlsAcceptor:
         connection.set_accept_state()
         if self._tells_sessions:
             connection.set_app_data(HandshakeSessions())
-        stream = TlsStream(sock, self.reactor, connection, ready=self._ready, failed=self._failed, peer=peer)
+        stream = TlsStream(
+            sock, self.reactor, connection, ready=self._ready, failed=self._failed, peer=peer, corked=True
+        )
         self.shaking[stream] = now
         stream.begin()
 

@@ -31,6 +31,8 @@ _WRITE_SIZE = 262144
 #: Records read in one turn before others have theirs.
 _RECORDS_PER_TURN = 8
 
+_TCP, _CORK = socket.IPPROTO_TCP, socket.TCP_CORK
+
 _buffer = _ffi.new("char[]", _RECORD)
 _view = _ffi.buffer(_buffer, _RECORD)
 _read = _lib.SSL_read
@@ -65,10 +67,13 @@ class TlsStream(Stream):
     :param connection: pyOpenSSL's, made for ``sock``, with its side (server or client) set.
     :param ready: called once with this stream when the handshake is done; sets ``protocol`` and opens, or ends it.
     :param failed: called once with a word when it cannot be done.
+    :param corked: what the handshake's last step writes leaves together: a server's two tickets and, where it is there
+        already, the first answer are three records and one segment.
     :ivar on_close: ``(function, argument)`` to call with this stream and the argument before the socket is closed.
     """
 
     __slots__ = (
+        "_corked",
         "_failed",
         "_read_wants_write",
         "_ready",
@@ -89,12 +94,14 @@ class TlsStream(Stream):
         ready: Callable[[TlsStream], None],
         failed: Callable[[TlsStream, str], None],
         peer: Any = None,
+        corked: bool = False,
     ) -> None:
         Stream.__init__(self, sock, reactor, None, peer)
         self.tls = connection
         self._ssl = connection._ssl
         self._ready = ready
         self._failed = failed
+        self._corked = corked
         self._read_wants_write = False
         self.client_fields = b""
         self.tls_session = None
@@ -126,6 +133,15 @@ class TlsStream(Stream):
         else:
             self.fail(reason_of())
 
+    def _shake_corked(self) -> None:
+        sock = self._sock
+        sock.setsockopt(_TCP, _CORK, 1)
+        try:
+            self._shake()
+        finally:
+            if not self.disconnected:
+                sock.setsockopt(_TCP, _CORK, 0)
+
     def _want_write(self) -> None:
         if not self._writing:
             self._writing = True
@@ -150,7 +166,10 @@ class TlsStream(Stream):
 
     def doRead(self) -> None:
         if self.shaking:
-            self._shake()
+            if self._corked:
+                self._shake_corked()
+            else:
+                self._shake()
             return
         ssl = self._ssl
         got = _read(ssl, _buffer, _RECORD)
