@@ -18,7 +18,7 @@ from lbarray.config.model import Config
 from lbarray.node.backend_parts import backends_settings, make_backends
 from lbarray.node.process_parts import Instructions, SharedState, steered_prefix
 from lbarray.node.rewriting import rewriting_settings
-from lbarray.node.worker_parts import make_access_log, make_rewriting, make_worker, worker_settings
+from lbarray.node.worker_parts import make_access_log, make_rewriting, make_tracing, make_worker, worker_settings
 from lbarray.telemetry.counters import Counters
 from lbarray.telemetry.lag import ReactorLag
 from lbarray.worker.processes.child import ChildEnd
@@ -133,6 +133,10 @@ class ChildParts:
         )
         if config.access_log != old.access_log:
             self.worker.use_access_log(make_access_log(config=config, node_name=new.node_name, counters=self.counters))
+        if config.tracing != old.tracing:
+            self.worker.use_tracing(
+                make_tracing(reactor=self._reactor, config=config, node_name=new.node_name, counters=self.counters)
+            )
         self.backends.reconfigure(**backends_settings(reactor=self._reactor, config=config, secret=new.secret))
         self._config = config
         for gone in [place for place in self._sockets if place not in new.places]:

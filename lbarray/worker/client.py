@@ -95,7 +95,7 @@ class ClientConnection(Exchange, Protocol):
         self._lost = False
         self._closing = False
         self._lingers = False
-        self._asked = False
+        self._has_asked = False
         self._keep_alive = True
         self._chunked = False
         self._out: list[bytes] = []
@@ -207,7 +207,7 @@ class ClientConnection(Exchange, Protocol):
         peer = self.peer
         assert peer is not None
         self._keep_alive = keep_alive and not self.factory.stopping
-        self._asked = True
+        self._has_asked = True
         self.lines = peer.lines(head)
         self.client_address = peer.address
         if self.factory.clients.limits_requests:
@@ -428,7 +428,7 @@ class ClientConnection(Exchange, Protocol):
         if self._h2 is not None:
             self._h2.stop()
         elif self.idle:
-            if self._asked:
+            if self._has_asked:
                 self._close()
             else:
                 self.deadline = min(self.deadline, self.factory.seconds() + FRESH_S)

@@ -19,7 +19,7 @@ USER = "nobody"
 
 
 def processes() -> int:
-    """How many worker processes this user can have: none where the interpreter is root's own, as in a home of root's."""
+    """How many worker processes this user can have: none where the interpreter is root's own."""
     command = ["setpriv", "--reuid", USER, sys.executable, "-c", ""]
     return 2 if subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode == 0 else 0
 
