@@ -20,6 +20,9 @@ CONFIGURATION = """
 name = "embedded"
 state_dir = "/tmp/lbarray-embedded"
 
+[worker]
+processes = 0    # serve here, not by processes of the node's own
+
 [services.http]
 address = "127.0.0.1"
 port = 8080

@@ -15,6 +15,8 @@ from lbarray.values import Role
 TEXT = """
 [array]
 state_dir = "{folder}"
+[worker]
+processes = 0
 [services.http]
 address = "127.0.0.1"
 port = 8080
