@@ -19,6 +19,8 @@ from tests.system.ports import free_ports
 TEXT = """
 [array]
 state_dir = "{folder}/state"
+[worker]
+processes = 0
 [services.http]
 address = "127.0.0.1"
 port = {port}

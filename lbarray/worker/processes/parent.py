@@ -85,6 +85,7 @@ class WorkerProcesses(Service):
         self._processes: dict[int, WorkerProcess] = {}
         self._coming: dict[int, WorkerProcess] = {}
         self._leaving: set[WorkerProcess] = set()
+        self._late: dict[WorkerProcess, Any] = {}
         self._back_off: dict[int, float] = {}
         self._served = False
         self._last_load = (reactor.seconds(), 0)
@@ -162,9 +163,10 @@ class WorkerProcesses(Service):
         """Let it end in order, or by force when its time is up."""
         self._leaving.add(process)
         process.stop()
-        self._reactor.callLater(self._grace_s + 2.0, self._kill_late, process)
+        self._late[process] = self._reactor.callLater(self._grace_s + 2.0, self._kill_late, process)
 
     def _kill_late(self, process: WorkerProcess) -> None:
+        self._late.pop(process, None)
         if process in self._leaving:
             self._counters.add("worker_processes_ended", "killed_late")
             process.kill()
@@ -207,6 +209,8 @@ class WorkerProcesses(Service):
             self._slots.append(process.slot)
         if process in self._leaving:
             self._leaving.discard(process)
+            if (late := self._late.pop(process, None)) is not None:
+                late.cancel()
             self._counters.add("worker_processes_ended", "stopped")
             self._end_if_alone()
             return
