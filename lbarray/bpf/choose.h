@@ -62,9 +62,10 @@ static __always_inline void consider(struct packet *packet, __u16 index, __u16 s
 }
 
 /* Who had the row before this worker did, as far as the row remembers, and can be reached. Nodes may remember a row
- * differently, for changes that come close together are one change to some and several to others. So a worker whose the
- * row never was goes on behind the one that sent the packet; and where nobody is left there, one that was passed on goes
- * to whoever else had the row: the sender knew a way that ends here. */
+ * differently, for changes that come close together are one change to some and several to others, and while a change
+ * spreads some have not heard of it. So a worker whose the row never was goes on behind the one that sent the packet; and
+ * where nobody is left there, what another node has sent goes to whoever else had the row or has it: that node may know
+ * something that is not known here yet. */
 static __always_inline struct worker *previous_owner(struct packet *packet, const struct row *row, __u16 self)
 {
 	__u16 owners[4] = {row->now, row->before[0], row->before[1], row->before[2]};
@@ -80,10 +81,10 @@ static __always_inline struct worker *previous_owner(struct packet *packet, cons
 		LET_GO();
 		earlier |= owners[place] == behind;
 	}
-	if (sender != NOBODY) {
+	if (packet->hop) {
 #pragma unroll
-		for (int place = 1; place < 4; place++) {
-			consider(packet, owners[place], sender);
+		for (int place = 1; place <= 4; place++) {
+			consider(packet, owners[place & 3], sender);
 			LET_GO();
 		}
 	}

@@ -301,7 +301,7 @@ class PacketDecision:
         """What the kernel said of a connection holds until the rows change, or it begins anew."""
         if packet.protocol != _TCP or packet.begins_connection or packet.hop == 4:
             return deliver, worker
-        previous = previous_owner(row, self._self, packet.sender, self._workers)
+        previous = previous_owner(row, self._self, packet.sender, self._workers, sent=packet.hop > 0)
         if previous is None:
             return deliver, worker
         known = self._recall(place, flow)
@@ -352,21 +352,22 @@ class PacketDecision:
 
 
 def previous_owner(
-    row: tuple[int, ...], self_index: int, sender: int | None, workers: Mapping[int, WorkerTarget]
+    row: tuple[int, ...], self_index: int, sender: int | None, workers: Mapping[int, WorkerTarget], *, sent: bool = True
 ) -> WorkerTarget | None:
     """Who had a row before this worker did and can be reached.
 
     Nodes may remember a row differently, for changes that come close together are one change to some and several to
-    others. So a worker whose the row never was goes on behind the one that sent the packet; and where nobody is left
-    there, one that was passed on goes to whoever else had the row: the sender knew a way that ends here.
+    others, and while a change spreads some have not heard of it. So a worker whose the row never was goes on behind the
+    one that sent the packet; and where nobody is left there, what another node has sent goes to whoever else had the
+    row or has it: that node may know something that is not known here yet.
 
     :param row: (worker now, workers before) as this worker knows it; :param workers: those that are known, by index.
-    :param sender: the worker that passed it on.
+    :param sender: the worker that passed it on; :param sent: another node scheduled it here, or passed it on.
     """
     behind = self_index if self_index in row else sender
     earlier = row[row.index(behind) + 1 :] if behind in row else row
-    if sender is not None:
-        earlier += row[1:]
+    if sent:
+        earlier += row[1:] + row[:1]
     known = (workers.get(index) for index in earlier if index != sender)
     return next((worker for worker in known if worker is not None and not worker.local), None)
 

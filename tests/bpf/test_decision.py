@@ -317,7 +317,8 @@ class DecisionTests(ProgramTestCase):
         self.members("b")
         # Now b, before it c, d and a: nobody is behind a.
         self.assertEqual([passed_on_by(sender) for sender in (PEER_B, PEER_C, PEER_D)], [2, 3, 2])
-        self.assertIs(self.run_both(ethernet(packet, source=PEER_B)).verdict, Verdict.PASSED_DELIVERED)
+        # As a scheduler b sends here what by our table is a row of its own: it may have lost it, with what it holds.
+        self.assertEqual(self.run_both(ethernet(packet, source=PEER_B)).worker, 2)
 
     def test_life_ends_with_a_right_checksum(self) -> None:
         """The IPv4 header whose time to live was taken still sums to what RFC 791 asks."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Iterator
+from array import array
+from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address
 from itertools import permutations
 
@@ -82,9 +83,9 @@ class World:
         del self.tables["a"], self.weights["a"]
         self.settle()
 
-    def way(self, row: int, holder: int) -> Iterator[int]:
+    def way(self, row: int, holder: int, scheduler: str = "b") -> Iterator[int]:
         """The workers that a packet of a connection of ``holder`` meets, from a scheduler that remembers nothing."""
-        sender, at = None, self.tables["b"].row(row)[0]
+        sender, at = None, self.tables[scheduler].row(row)[0]
         yield at
         for _ in range(PASSES):
             if at == holder:
@@ -98,13 +99,28 @@ class World:
             sender, at = at, found.index
             yield at
 
-    def lost(self) -> list[tuple[int, str]]:
+    def spread(self, change: Callable[[], None]) -> list[tuple[int, str]]:
+        """What is lost while a change is known to one node, to two, to three, whoever of them schedules."""
+        old = {name: table.rows for name, table in self.tables.items()}
+        change()
+        new = {name: table.rows for name, table in self.tables.items()}
+        lost = []
+        for count in range(1, len(new)):
+            told = self.chance.sample(sorted(new), count)
+            for name, table in self.tables.items():
+                table._rows = array("H", new[name] if name in told else old[name])
+            lost += [each for scheduler in new for each in self.lost(scheduler)]
+        for name, table in self.tables.items():
+            table._rows = array("H", new[name])
+        return lost
+
+    def lost(self, scheduler: str = "b") -> list[tuple[int, str]]:
         """(row, worker that lives) of every connection that is not found."""
         return [
             (row, NAMES[holder])
             for row, holders in enumerate(self.holders)
             for holder in holders
-            if NAMES[holder] in self.tables and list(self.way(row, holder))[-1] != holder
+            if NAMES[holder] in self.tables and list(self.way(row, holder, scheduler))[-1] != holder
         ]
 
 
@@ -121,6 +137,15 @@ class OrderTests(SynchronousTestCase):
                 world.clients_come()
                 getattr(world, event)()
                 self.assertEqual(world.lost(), [], f"{event} of {order}")
+
+    def test_while_a_change_spreads(self) -> None:
+        """A node that has not heard of a change yet passes on what it is sent by one that has, and the other way."""
+        chance = random.Random(20261125)
+        for order in permutations(("drain", "weigh")):
+            world = World(chance)
+            for event in order:
+                world.clients_come()
+                self.assertEqual(world.spread(getattr(world, event)), [], f"{event} of {order}")
 
 
 def report(name: str, accepting: bool = True) -> NodeReport:
