@@ -327,7 +327,7 @@ class Array:
                 for member in members.values()
             ]
             # Whoever has just begun has few, and perhaps none of a test's clients.
-            return owners[0] if 2 * min(rows) > max(rows) and set(states) == {"up"} else None
+            return owners[0] if 6 * min(rows) > max(rows) and set(states) == {"up"} else None
 
         def settled() -> str | None:
             # Nodes that start at different moments may hand the VIP on once: wait until it has found its place.

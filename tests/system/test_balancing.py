@@ -137,6 +137,7 @@ class BalancingTests(SynchronousTestCase):
     def test_4_node_dies(self) -> None:
         """A worker is killed, and then the scheduler: every client stays at its back end, by cookie, by hash and by
         session."""
+        self.it.wait_ready()  # whatever the tests before have done to it
         first = {kind: self.first_visits(kind) for kind in KINDS}
         for welcomes in first.values():
             self.assertEqual({welcome.status for welcome in welcomes}, {200})
