@@ -94,7 +94,6 @@ class Library:
         self.c.bpf_map_update_elem.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_uint64]
         self.c.bpf_map_lookup_elem.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p]
         self.c.bpf_map_delete_elem.argtypes = [ctypes.c_int, ctypes.c_char_p]
-        self.c.bpf_map_get_next_key.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p]
         self.said: list[str] = []
         self._printer = _PRINTER(self._print)
         self.c.libbpf_set_print(self._printer)
@@ -156,16 +155,6 @@ class Map:
         value = ctypes.create_string_buffer(size)
         code = library().c.bpf_map_lookup_elem(self.fd, key, value)
         return None if code else value.raw
-
-    def keys(self, size: int) -> list[bytes]:
-        """Every key there is."""
-        found: list[bytes] = []
-        following = ctypes.create_string_buffer(size)
-        before: bytes | None = None
-        while not library().c.bpf_map_get_next_key(self.fd, before, following):
-            before = following.raw
-            found.append(before)
-        return found
 
 
 class MappedArray(Map):
