@@ -18,6 +18,7 @@ __all__ = [
     "Advertise",
     "Announce",
     "Effect",
+    "Forward",
     "Machine",
     "NeverStarted",
     "NobodyTook",
@@ -49,6 +50,11 @@ class Advertise:
     """Send an advertisement with this priority now."""
 
     priority: int
+
+
+@attrs.frozen
+class Forward:
+    """Forward what comes for the addresses from now on: neighbours are about to hear of us."""
 
 
 @attrs.frozen
@@ -85,7 +91,7 @@ class WasFrozen:
     late_s: float
 
 
-Effect = Advertise | TakeAddresses | ReleaseAddresses | Announce | NobodyTook | OwnerSilent | WasFrozen
+Effect = Advertise | Forward | TakeAddresses | ReleaseAddresses | Announce | NobodyTook | OwnerSilent | WasFrozen
 
 
 class Machine:
@@ -249,9 +255,7 @@ class Machine:
                 self.deadline = now + self.active_down_interval_s
                 return [WasFrozen(late_s)]
             silent = self.owner is not None and now - self._heard_at >= 3 * self._active_interval_s
-            lost: list[Effect] = [OwnerSilent(self.owner)] if silent and self.owner is not None else []
-            # Its connections first: a packet that is sent to it still is a second lost to its client.
-            return lost + self._become_active(now)  # §6.4.2: nobody advertised
+            return self._become_active(now, self.owner if silent else None)  # §6.4.2: nobody advertised
         if self._overslept(now):
             return self._give_up(now)
         if self._leaving_until is not None:
@@ -350,9 +354,11 @@ class Machine:
         self._active_interval_s = interval_s
         self.deadline = now + self.active_down_interval_s
 
-    def _become_active(self, now: float) -> list[Effect]:
+    def _become_active(self, now: float, dead: Address | None = None) -> list[Effect]:
         self.state, self.owner = State.ACTIVE, self.source
         self._yielded, self._preempt_at = False, None
         self.deadline = now + self.interval_s
-        # The addresses first: whoever hears the others may send at once.
-        return [TakeAddresses(), Advertise(self.priority), Announce()]
+        # Other backups first, for the next one's skew is soon over; then the neighbours, whose packets went to nobody
+        # or to the dead one. What it had as a worker comes before the addresses: those only answer who asks for them.
+        lost: list[Effect] = [] if dead is None else [OwnerSilent(dead)]
+        return [Forward(), Advertise(self.priority), Announce(), *lost, TakeAddresses()]

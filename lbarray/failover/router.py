@@ -17,6 +17,7 @@ from lbarray.failover.machine import (
     Advertise,
     Announce,
     Effect,
+    Forward,
     Machine,
     NobodyTook,
     OwnerSilent,
@@ -27,6 +28,7 @@ from lbarray.failover.machine import (
 )
 from lbarray.failover.packet import Advertisement
 from lbarray.failover.tracking import Condition, Tracker
+from lbarray.kernel.alarm import alarm
 from lbarray.telemetry.counters import Counters
 from lbarray.values import Address
 
@@ -106,7 +108,7 @@ class RouterOnNode:
         self._owner_lost = owner_lost
         self._since = seconds()
         self._owner_heard: float | None = None
-        self._wake: IDelayedCall | None = None
+        self._wake = alarm(reactor, self._ticked)
         self._lingering: IDelayedCall | None = None
         self._announcing: list[IDelayedCall] = []
         self._asking: list[IDelayedCall] = []
@@ -148,11 +150,11 @@ class RouterOnNode:
         if self._lingering is not None:
             self._lingering.cancel()
             self._let_go()
-        calls = [self._wake, self._judging, self._trying, *self._announcing, *self._asking]
-        for call in calls:
+        for call in [self._judging, self._trying, *self._announcing, *self._asking]:
             if call is not None and call.active():
                 call.cancel()
-        self._wake = self._judging = None
+        self._judging = None
+        self._wake.close()
 
     def follow(self, spec: VirtualRouter, node_name: str, refresh_s: float) -> None:
         """Be what ``spec`` says: the same number and MAC address, perhaps other addresses, priorities, intervals.
@@ -334,12 +336,8 @@ class RouterOnNode:
     # What the machine decides
 
     def _ticked(self) -> None:
-        self._wake = None
         # After a pause the successor's advertisements wait in the socket: hear them before deciding.
         self._read_wire()
-        if self._wake is not None:
-            self._wake.cancel()
-            self._wake = None
         now, deadline = self._seconds(), self.machine.deadline
         if deadline is not None and now >= deadline and self._held_by_a_stranger():
             return
@@ -349,6 +347,8 @@ class RouterOnNode:
         for effect in effects:
             if isinstance(effect, Advertise):
                 self._advertise(effect.priority)
+            elif isinstance(effect, Forward):
+                self._forward()
             elif isinstance(effect, TakeAddresses):
                 self._take()
             elif isinstance(effect, ReleaseAddresses):
@@ -367,12 +367,10 @@ class RouterOnNode:
             self._changed()
 
     def _rearm(self) -> None:
-        if self._wake is not None:
+        if self.machine.deadline is None:
             self._wake.cancel()
-            self._wake = None
-        if self.machine.deadline is not None:
-            wait = max(0.0, self.machine.deadline - self._seconds())
-            self._wake = self._reactor.callLater(wait, self._ticked)
+        else:
+            self._wake.set(max(0.0, self.machine.deadline - self._seconds()))
 
     def _advertise(self, priority: int) -> None:
         interval_cs = max(1, round(self.machine.interval_s * 100))
@@ -380,28 +378,32 @@ class RouterOnNode:
         self._send(said, self._holder.mac if self.spec.virtual_mac else None)
         self._counters.add("vrrp_sent", self.spec.name)
 
-    def _take(self) -> None:
-        now = self._seconds()
+    def _forward(self) -> None:
         if self._lingering is not None:
             self._lingering.cancel()
             self._lingering = None
         self.transitions += 1
-        self._since = now
+        self._since = self._seconds()
         self.forwards = True
         self._changed()
-        if not self.spec.virtual_mac:
-            # The plane is ready, so packets can come; the address is for answering ARP and ND, and takes longer.
-            self._send_announcements()
-        refused = self._holder.take()
-        if refused:
-            # An owner without its addresses would keep the others from having them.
-            self._trying = self._reactor.callLater(0, self._could_not_take, refused)
+        if self.spec.virtual_mac:
+            # Frames for a MAC address that is not ours yet would be dropped.
+            self._hold()
         # From the last word of the owner before us until packets for the addresses are ours.
         self.takeover_s = None if self._owner_heard is None else self._seconds() - self._owner_heard
         self._owner_heard = None
+
+    def _take(self) -> None:
+        if not self.spec.virtual_mac:
+            self._hold()
         self._renewals.start(RENEW_S, now=False)
         self._refreshes.start(self._refresh_s, now=False)
         self.log.info("owner of {vips} now: this node is their scheduler", vips=self._names)
+
+    def _hold(self) -> None:
+        if refused := self._holder.take():
+            # An owner without its addresses would keep the others from having them.
+            self._trying = self._reactor.callLater(0, self._could_not_take, refused)
 
     def _could_not_take(self, why: str) -> None:
         self.report(ADDRESSES, False, why)

@@ -304,11 +304,14 @@ class NodeService(MultiService):
         # While it stops, it goes on forwarding what neighbours still send here.
         if self.scheduler is not None and not (self._stopping and not vips >= self.scheduler.owned):
             self.scheduler.set_owned(vips)
-            # Probes can wait for what has to be done now; their end cannot.
-            if vips:
-                self.reactor.callLater(0, self._probe)
-            else:
-                self._probe()
+        # Probes and heartbeats can wait for what has to be done now; their end cannot.
+        if vips:
+            self.reactor.callLater(0, self._owns)
+        else:
+            self._owns()
+
+    def _owns(self) -> None:
+        self._probe()
         self._tell()
 
     def _probe(self) -> None:

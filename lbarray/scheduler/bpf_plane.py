@@ -118,6 +118,7 @@ class BpfPlane:
         self._undo = Undo("packet-program", (interface, mode))
         self._object: ObjectFile | None = None
         self._maps: dict[str, Map] = {}
+        self._said: dict[str, dict[bytes, bytes]] = {}
         self._place: Link | None = None
         self._tables: list[MappedArray] = []
         self._table = 0
@@ -210,6 +211,7 @@ class BpfPlane:
             self._object.close()
             self._object = None
             self._maps.clear()
+            self._said.clear()
             self._used.clear()
         for table in self._tables:
             table.close()
@@ -220,6 +222,17 @@ class BpfPlane:
             assert self._object is not None
             self._maps[name] = self._object.map(name)
         return self._maps[name]
+
+    def _say(self, name: str, wanted: Mapping[bytes, bytes]) -> None:
+        """Make a map of ours hold ``wanted``: only what differs is written, for a takeover waits for it."""
+        held, said = self._map(name), self._said.setdefault(name, {})
+        for key, value in wanted.items():
+            if said.get(key) != value:
+                held.update(key, value)
+                said[key] = value
+        for key in said.keys() - wanted.keys():
+            held.delete(key)
+            del said[key]
 
     def _write_config(self) -> None:
         assert self._place is not None
@@ -232,7 +245,7 @@ class BpfPlane:
         rows = (self._table_size, self._self, tunnels, self._table)
         more = (self.mtu or mtu, self._epoch, self._fronts(), bytes(near))
         value = CONFIG.pack(self._secret, mac, own, index, *rows, *more)
-        self._map("configs").update(U32.pack(0), value)
+        self._say("configs", {U32.pack(0): value})
 
     def set_active(self, vips: Collection[Address]) -> None:
         self._active = frozenset(vips)
@@ -244,8 +257,8 @@ class BpfPlane:
         self._last_number = max([self._last_number, *self._numbers.values()])
         wanted = {pack_service_key(each.id): self._pack_service(each, slots[each.id]) for each in services}
         vips = {mapped(each.id.address): U32.pack(each.id.address in self._active) for each in services}
-        _replace(self._map("services"), wanted, {pack_service_key(each.id) for each in self._services})
-        _replace(self._map("vips"), vips, {mapped(each.id.address) for each in self._services})
+        self._say("services", wanted)
+        self._say("vips", vips)
         self._services = tuple(services)
         self._slots = slots
         self._write_config()
@@ -285,16 +298,11 @@ class BpfPlane:
         return slots
 
     def set_workers(self, workers: Sequence[WorkerTarget]) -> None:
-        before = self._workers
+        nobody = dict.fromkeys(self._said.get("workers", ()), bytes(WORKER.size))
         self._workers = {worker.index: worker for worker in workers}
-        known = {U32.pack(worker.index): _pack_worker(worker) for worker in workers}
-        held = self._map("workers")
-        for key, value in known.items():
-            held.update(key, value)
-        for index in set(before) - set(self._workers):
-            held.update(U32.pack(index), bytes(WORKER.size))
-        _replace(self._map("peers"), _peers(self._workers), set(_peers(before)))
-        _replace(self._map("tunnel_peers"), _tunnel_peers(self._workers), set(_tunnel_peers(before)))
+        self._say("workers", nobody | {U32.pack(worker.index): _pack_worker(worker) for worker in workers})
+        self._say("peers", _peers(self._workers))
+        self._say("tunnel_peers", _tunnel_peers(self._workers))
         self._write_config()
 
     def apply(self, rows: bytes) -> None:
@@ -364,13 +372,6 @@ class BpfPlane:
             if len(found) >= limit:
                 break
         return found[:limit]
-
-
-def _replace(held: Map, wanted: Mapping[bytes, bytes], before: set[bytes]) -> None:
-    for key, value in wanted.items():
-        held.update(key, value)
-    for key in before - set(wanted):
-        held.delete(key)
 
 
 def _pack_worker(worker: WorkerTarget) -> bytes:

@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from lbarray.failover.machine import (
     Advertise,
     Announce,
+    Forward,
     Machine,
     NeverStarted,
     NobodyTook,
@@ -58,7 +59,7 @@ class StartTests(SynchronousTestCase):
 
     def test_owner_takes_at_once(self) -> None:
         """Priority 255 owns the addresses and does not wait."""
-        self.assertEqual(machine(255).start(0.0), [TakeAddresses(), Advertise(255), Announce()])
+        self.assertEqual(machine(255).start(0.0), [Forward(), Advertise(255), Announce(), TakeAddresses()])
 
     def test_hears_nothing_before(self) -> None:
         """An event before the start is a mistake of the program, and refused."""
@@ -88,19 +89,22 @@ class BackupTests(SynchronousTestCase):
     """Backup (§6.4.2)."""
 
     def test_silence_makes_active(self) -> None:
-        """When nobody advertised until the deadline, the addresses are ours: taken first, then told."""
+        """When nobody advertised until the deadline, the addresses are ours: other nodes hear it first (§6.4.2)."""
         made = backup()
         assert made.deadline is not None
         self.assertEqual(made.tick(made.deadline - 0.01), [])
-        self.assertEqual(made.tick(made.deadline), [TakeAddresses(), Advertise(100), Announce()])
+        self.assertEqual(made.tick(made.deadline), [Forward(), Advertise(100), Announce(), TakeAddresses()])
         self.assertEqual((made.state, made.owner), (State.ACTIVE, OWN))
 
     def test_who_fell_silent(self) -> None:
-        """Taking over from an owner that was heard and no longer is, it is said who that was."""
+        """Taking over from an owner that was heard and no longer is, it is said who that was: after nodes and
+        neighbours were told, before the addresses are added."""
         made = backup()
         made.received(said(150), HIGHER, 2.0)
         assert made.deadline is not None
-        self.assertEqual(made.tick(made.deadline)[0], OwnerSilent(HIGHER))
+        self.assertEqual(
+            made.tick(made.deadline), [Forward(), Advertise(100), Announce(), OwnerSilent(HIGHER), TakeAddresses()]
+        )
 
     def test_a_living_owner_is_not_silent(self) -> None:
         """Nobody fell silent where a lower owner is preempted, or one has said farewell."""
@@ -112,7 +116,7 @@ class BackupTests(SynchronousTestCase):
                 effects = made.tick(now + 0.9)
                 if effects:
                     break
-            self.assertEqual(effects[0], TakeAddresses())
+            self.assertEqual(effects[0], Forward())
             self.assertNotIn(OwnerSilent, [type(effect) for effect in effects])
 
     def test_higher_priority_renews(self) -> None:
@@ -252,7 +256,7 @@ class HandoverTests(SynchronousTestCase):
         """A claiming backup advertises more than the owner, which therefore yields."""
         made, owner = backup(100), active(200, since=2.0)
         made.received(said(200), HIGHER, 2.0)
-        self.assertEqual(made.claim(2.1), [TakeAddresses(), Advertise(201), Announce()])
+        self.assertEqual(made.claim(2.1), [Forward(), Advertise(201), Announce(), TakeAddresses()])
         self.assertEqual(owner.received(said(201), LOWER, 2.1), [ReleaseAddresses()])
 
     def test_claim_ends(self) -> None:
