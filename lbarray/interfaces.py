@@ -24,6 +24,7 @@ from lbarray.values import (
     PlaneFlow,
     PlaneService,
     ServiceId,
+    WorkerCost,
     WorkerTarget,
 )
 
@@ -92,6 +93,14 @@ class IForwardingPlane(Interface):
             had it before and may still hold some (second chance), the newest first. Unsigned 16-bit numbers in the
             machine's order, 0xFFFF for nobody; as many rows as the plane was made for.
         :raises ValueError: another number of rows.
+        :raises lbarray.errors.SystemRefused: the kernel said no.
+        """
+
+    def set_costs(costs: Mapping[int, WorkerCost]) -> None:
+        """What each worker bears now, by index: told about once a second, for services with ``least_loaded``. Of two
+        workers the one that bears less gets a new connection; one of which nothing is told is not chosen over
+        another.
+
         :raises lbarray.errors.SystemRefused: the kernel said no.
         """
 

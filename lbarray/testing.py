@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -20,6 +20,7 @@ from lbarray.values import (
     PlaneFlow,
     PlaneService,
     ServiceId,
+    WorkerCost,
     WorkerTarget,
 )
 
@@ -47,6 +48,7 @@ class MemoryPlane:
         self.services: tuple[PlaneService, ...] = ()
         self.workers: dict[int, WorkerTarget] = {}
         self.rows: list[tuple[int, ...]] = []
+        self.costs: dict[int, WorkerCost] = {}
 
     def attach(self) -> None:
         self.attached = True
@@ -65,6 +67,9 @@ class MemoryPlane:
 
     def apply(self, rows: bytes) -> None:
         self.rows = list(struct.iter_unpack("=HHHH", rows))
+
+    def set_costs(self, costs: Mapping[int, WorkerCost]) -> None:
+        self.costs = dict(costs)
 
     def check(self) -> str:
         return self.fault
@@ -257,7 +262,9 @@ class PlaneSuite:
         plane.set_workers([worker])
         plane.apply(struct.pack("=4H", 3, 0xFFFF, 0xFFFF, 0xFFFF) * self.ROWS)
         plane.apply(struct.pack("=4H", 3, 4, 0xFFFF, 0xFFFF) * self.ROWS)
+        plane.set_costs({3: WorkerCost(2048, 1024)})
         plane.set_active([self.SERVICE.id.address])
+        plane.set_costs({})
         plane.set_workers([])
         plane.set_services([])
         plane.set_active([])

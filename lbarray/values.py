@@ -23,6 +23,7 @@ __all__ = [
     "Role",
     "ServiceId",
     "Share",
+    "WorkerCost",
     "WorkerTarget",
 ]
 
@@ -62,12 +63,15 @@ class PlaneService:
     """A service as a forwarding plane needs to know it.
 
     :ivar prefix4: when hashing by client, how many bits of an IPv4 address make one client; :ivar prefix6: of IPv6.
+    :ivar least_loaded: a new connection may go to the worker of a second row that is less loaded; of TCP, hashed by
+        connection.
     """
 
     id: ServiceId
     hash_by: HashBy = HashBy.CONNECTION
     prefix4: int = 32
     prefix6: int = 128
+    least_loaded: bool = False
 
 
 @attrs.frozen
@@ -92,11 +96,20 @@ class WorkerTarget:
 
 
 @attrs.frozen
+class WorkerCost:
+    """What a worker bears, and what one more connection would add: 1,024 is one of a worker of the mean weight."""
+
+    open: int
+    each: int
+
+
+@attrs.frozen
 class Share:
     """What one worker was given of one service.
 
-    :ivar connections: SYNs; :ivar cached: packets whose row had moved and whose worker was remembered.
+    :ivar connections: SYNs; :ivar cached: packets whose worker was remembered.
     :ivar passed_on: packets that another worker did not know and that went to this one (second chance).
+    :ivar chosen: SYNs that came here because the worker of their row was more loaded.
     """
 
     packets: int = 0
@@ -104,6 +117,7 @@ class Share:
     connections: int = 0
     cached: int = 0
     passed_on: int = 0
+    chosen: int = 0
 
     def plus(self, other: Share) -> Share:
         """The sum of both."""

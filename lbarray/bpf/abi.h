@@ -16,9 +16,20 @@
 #define QUOTED_OCTETS 512
 #define REPORTS_OCTETS 65536
 
-/* EtherTypes of a frame that a worker passed on (IEEE 802: local experimental 1 and 2): once, and twice. No router makes
- * them from a client's packet, no checksum covers them, and a switch forwards them as any other. Passed on a third time
- * a packet also has no time to live left, so that a fourth never comes. */
+/* How often a packet is passed on at most: to all who had its row, or to all who had one of its two. */
+#define PASSES 3
+#define PASSES_OF_TWO_ROWS 7
+
+/* What one more connection costs a worker of the mean weight; and how much less another has to bear to get a new one in
+ * place of the worker of its row: so many connections, and a part of what it bears itself (2 to this power). Below that
+ * chance alone makes the difference. */
+#define COST_OF_ONE 1024
+#define MARGIN 4
+#define MARGIN_SHIFT 4
+
+/* EtherTypes of a frame that a worker passed on (IEEE 802: local experimental 1 and 2): once, and twice or more often.
+ * No router makes them from a client's packet, no checksum covers them, and a switch forwards them as any other. From
+ * the third time on the packet's time to live says how often it may still be passed on, and one: it ends. */
 #define MARK_ONCE 0x88b5
 #define MARK_TWICE 0x88b6
 
@@ -40,11 +51,15 @@ struct service_key {
 
 enum hash_by { HASH_BY_CONNECTION = 0, HASH_BY_CLIENT = 1 };
 
+/* Who may have a connection: the worker of its row; that of its second row, too; whichever of them is less loaded gets
+ * a new one. */
+enum choice { ONE_ROW = 0, TWO_ROWS = 1, LESS_LOADED = 2 };
+
 struct service {
 	__u8 hash_by;
 	__u8 active; /* 1: this node schedules its VIP; 0: what no other node has scheduled is passed up */
 	__u8 slot;   /* its place among the shares */
-	__u8 pad;
+	__u8 choice;
 	__u16 number; /* no other service had it lately; never 0 */
 	__u8 pad2[2];
 	__u64 mask[2]; /* bits of a client's address that count when hashing by client; network order */
@@ -88,14 +103,24 @@ struct worker {
 	__u8 address[16] WORDS; /* where its tunnel ends */
 };
 
-/* What is known of a connection: the place has one, the one that was last learned of. Nothing is locked: the last eight
- * octets are written at once, and the first sixteen differ as they should when two processors write to one place. */
+/* What a worker bears. */
+struct cost {
+	__u64 open;  /* its connections, as it last said */
+	__u32 each;  /* of one more; 0: nothing is known of this worker */
+	__u32 given; /* new connections since then */
+};
+
+/* What is known of a connection: the place has one, the one that was last learned of. Nothing is locked: the eight
+ * octets from the port on are written at once, and the first sixteen differ as they should when two processors write to
+ * one place. The sequence number only tells a SYN that comes again from one that begins a connection anew. */
 struct memory {
 	__u8 source[16] __attribute__((aligned(8)));
 	__u16 source_port;
 	__u16 service; /* its number; 0: nothing is remembered */
 	__u16 worker;
 	__u16 epoch;   /* of the rows when it was learned */
+	__u32 sequence; /* of the segment that it was learned from */
+	__u32 pad;
 };
 
 struct fragment {
@@ -150,8 +175,9 @@ struct share {
 	__u64 packets;
 	__u64 octets;
 	__u64 connections; /* SYNs */
-	__u64 cached;      /* packets whose row had moved, and whose worker was remembered */
+	__u64 cached;      /* packets whose worker was remembered */
 	__u64 passed_on;   /* packets that another worker did not know */
+	__u64 chosen;      /* SYNs whose row's worker was more loaded */
 };
 
 #endif

@@ -21,20 +21,29 @@ static __always_inline const struct service *find_service(const struct packet *p
 	return bpf_map_lookup_elem(&services, &packet->flow.to);
 }
 
+/* The half of a hash times the number of rows: a division would cost more than all else here. */
+static __always_inline struct row *row_at(const struct config *config, __u32 half)
+{
+	__u32 key = config->table;
+	void *rows = bpf_map_lookup_elem(&tables, &key);
+
+	if (!rows)
+		return 0;
+	key = (__u64)half * config->table_size >> 32;
+	return bpf_map_lookup_elem(rows, &key);
+}
+
 static __always_inline struct row *find_row(struct packet *packet, const struct service *service,
 					    const struct config *config)
 {
 	__u64 hash;
-	__u32 key = config->table;
-	void *rows = bpf_map_lookup_elem(&tables, &key);
 
-	if (!rows || !config->table_size)
+	if (!config->table_size)
 		return 0;
 	hash = hash_flow(packet, service, config);
 	packet->place = place_of(packet, service, hash);
-	/* The upper half of the hash times the number of rows: a division would cost more than all else here. */
-	key = (hash >> 32) * config->table_size >> 32;
-	return bpf_map_lookup_elem(rows, &key);
+	packet->half = hash;
+	return row_at(config, hash >> 32);
 }
 
 static __always_inline struct worker *known_worker(__u32 index)
@@ -44,9 +53,68 @@ static __always_inline struct worker *known_worker(__u32 index)
 	return worker && worker->flags & WORKER_KNOWN ? worker : 0;
 }
 
-static __always_inline int is_among(const __u16 *owners, __u16 index)
+static __always_inline __u64 burden(const struct cost *cost)
 {
-	return owners[0] == index || owners[1] == index || owners[2] == index || owners[3] == index;
+	return cost->open + (__u64)cost->each * cost->given;
+}
+
+/* Who gets a new connection: the worker of its row, or that of its second row where it bears less (the power of two
+ * choices; Mitzenmacher 2001). Loads are up to a second old: what was given since then is counted here, or all would go
+ * to whoever was the least loaded then. A SYN that comes again goes where it went before. */
+static __always_inline __u16 less_loaded(struct packet *packet, const struct service *service,
+					 const struct config *config, __u16 owner)
+{
+	const struct row *second = row_at(config, packet->half);
+	const struct memory *memory = recall(packet, service);
+	struct cost *cost, *others;
+	__u32 key = owner, other;
+
+	cost = bpf_map_lookup_elem(&costs, &key);
+	if (!second || !cost)
+		return owner;
+	other = second->now;
+	others = bpf_map_lookup_elem(&costs, &other);
+	if (!others || other == owner || !known_worker(other))
+		other = owner;
+	else if (memory && memory->sequence == packet->sequence &&
+		 (memory->worker == owner || memory->worker == other))
+		return memory->worker;
+	else if (!cost->each || !others->each ||
+		 burden(others) + (burden(others) >> MARGIN_SHIFT) + MARGIN * COST_OF_ONE >= burden(cost))
+		other = owner;
+	else
+		cost = others;
+	__sync_fetch_and_add(&cost->given, 1);
+	return other;
+}
+
+static __always_inline __u16 but_for(__u16 index, const struct row *row)
+{
+	return index == row->now || index == row->before[0] || index == row->before[1] || index == row->before[2] ?
+		       NOBODY :
+		       index;
+}
+
+/* The workers that may have a connection: that of its row and those who had the row before, the newest first; where it
+ * has a second row, each behind that of the same age, and once. */
+static __always_inline void list_owners(struct packet *packet, const struct row *row, const struct row *second)
+{
+	__u16 *owners = packet->owners;
+
+	owners[0] = row->now;
+	owners[1] = row->before[0];
+	if (!second) {
+		owners[2] = row->before[1];
+		owners[3] = row->before[2];
+		owners[4] = owners[5] = owners[6] = owners[7] = NOBODY;
+		return;
+	}
+	owners[2] = but_for(second->now, row);
+	owners[3] = but_for(second->before[0], row);
+	owners[4] = row->before[1];
+	owners[5] = but_for(second->before[1], row);
+	owners[6] = row->before[2];
+	owners[7] = but_for(second->before[2], row);
 }
 
 /* One to whom a packet can be passed on: known, and not this node. */
@@ -61,30 +129,37 @@ static __always_inline void consider(struct packet *packet, __u16 index, __u16 s
 		packet->previous = index;
 }
 
-/* Who had the row before this worker did, as far as the row remembers, and can be reached. Nodes may remember a row
+/* Who may have a connection behind this worker, as far as the rows remember, and can be reached. Nodes may remember a row
  * differently, for changes that come close together are one change to some and several to others, and while a change
  * spreads some have not heard of it. So a worker whose the row never was goes on behind the one that sent the packet; and
  * where nobody is left there, what another node has sent goes to whoever else had the row or has it: that node may know
- * something that is not known here yet. */
-static __always_inline struct worker *previous_owner(struct packet *packet, const struct row *row, __u16 self)
+ * something that is not known here yet. But not for ever: what nobody holds would go round. */
+static __always_inline struct worker *next_owner(struct packet *packet, __u16 self)
 {
-	__u16 owners[4] = {row->now, row->before[0], row->before[1], row->before[2]};
 	__u16 sender = packet->sender ? packet->sender - 1 : NOBODY;
-	__u16 behind = is_among(owners, self) ? self : sender;
-	int earlier = behind == NOBODY || !is_among(owners, behind);
+	__u16 behind = NOBODY;
+	int earlier;
 
 	packet->previous = NOBODY;
 #pragma unroll
-	for (int place = 0; place < 4; place++) {
-		if (earlier)
-			consider(packet, owners[place], sender);
-		LET_GO();
-		earlier |= owners[place] == behind;
+	for (int place = 0; place < OWNERS; place++) {
+		if (packet->owners[place] == self)
+			behind = self;
+		else if (packet->owners[place] == sender && behind == NOBODY)
+			behind = sender;
 	}
-	if (packet->hop) {
+	earlier = behind == NOBODY;
 #pragma unroll
-		for (int place = 1; place <= 4; place++) {
-			consider(packet, owners[place & 3], sender);
+	for (int place = 0; place < OWNERS; place++) {
+		if (earlier)
+			consider(packet, packet->owners[place], sender);
+		LET_GO();
+		earlier |= packet->owners[place] == behind;
+	}
+	if (packet->hop && packet->hop <= PASSES) {
+#pragma unroll
+		for (int place = 1; place <= OWNERS; place++) {
+			consider(packet, packet->owners[place % OWNERS], sender);
 			LET_GO();
 		}
 	}
@@ -93,29 +168,27 @@ static __always_inline struct worker *previous_owner(struct packet *packet, cons
 }
 
 /* A packet that has come to this worker: is it of a connection that it holds, or may begin here? If not, another worker
- * that had the row may hold it: the second chance. A packet is passed on three times at most, each time to one who had
- * the row earlier. What the kernel said of a connection holds until the rows change, or it begins anew. */
+ * that may have it gets it: the second chance. A packet is passed on three times at most, or seven where there are two
+ * rows. What the kernel said of a connection holds until the rows change, or it begins anew. */
 static __always_inline int second_chance(void *context, struct packet *packet, const struct row *row,
 					 const struct service *service, const struct config *config,
 					 const struct memory *memory, struct worker **worker, int deliver)
 {
+	__u8 most = service->choice ? PASSES_OF_TWO_ROWS : PASSES;
 	struct worker *previous;
-	int began_here = 0;
+	int began_here = memory && memory->worker == config->self;
 
-	if (packet->flow.to.protocol != IPPROTO_TCP || begins_connection(packet) || packet->hop == THRICE_PASSED_ON)
+	if (packet->flow.to.protocol != IPPROTO_TCP || begins_connection(packet) || packet->hop > most)
 		return deliver;
-	previous = previous_owner(packet, row, config->self);
+	if (began_here && memory->epoch == config->epoch)
+		return deliver;
+	list_owners(packet, row, service->choice ? row_at(config, packet->half) : 0);
+	LET_GO();
+	previous = next_owner(packet, config->self);
 	if (!previous)
 		return deliver;
-	if (memory) {
-		began_here = memory->worker == config->self;
-		if (memory->epoch == config->epoch) {
-			if (began_here)
-				return deliver;
-			if (memory->worker == packet->previous)
-				goto pass_on;
-		}
-	}
+	if (memory && memory->epoch == config->epoch && memory->worker == packet->previous)
+		goto pass_on;
 	if (is_held(context, packet)) {
 		remember(packet, service, config, config->self);
 		return deliver;
@@ -130,8 +203,8 @@ pass_on:
 	return PASSED_ON;
 }
 
-/* A packet from a client. Connections are remembered when they begin, and asked for only where the row has moved: only
- * there the answer can differ. */
+/* A packet from a client. Connections are remembered when they begin, and asked for only where the answer can differ from
+ * what the row says: where it has moved, or the connection had another worker to go to from the beginning. */
 static __always_inline int schedule(void *context, struct packet *packet, const struct service *service,
 				    const struct config *config, struct worker **worker)
 {
@@ -143,8 +216,11 @@ static __always_inline int schedule(void *context, struct packet *packet, const 
 		return PASSED_NO_WORKER;
 	index = row->now;
 	if (begins_connection(packet)) {
+		if (service->choice == LESS_LOADED)
+			index = less_loaded(packet, service, config, index);
+		packet->is_chosen = index != row->now;
 		remember(packet, service, config, index);
-	} else if (row->before[0] != NOBODY) {
+	} else if (service->choice || row->before[0] != NOBODY) {
 		memory = recall(packet, service);
 		if (memory && known_worker(memory->worker)) {
 			index = memory->worker;
@@ -170,7 +246,7 @@ static __always_inline int receive(void *context, struct packet *packet, const s
 		return PASSED_DELIVERED;
 	if (begins_connection(packet))
 		remember(packet, service, config, config->self);
-	else if (row->before[0] != NOBODY || row->now != config->self)
+	else if (service->choice || row->before[0] != NOBODY || row->now != config->self)
 		return second_chance(context, packet, row, service, config, recall(packet, service), worker,
 				     PASSED_DELIVERED);
 	return PASSED_DELIVERED;

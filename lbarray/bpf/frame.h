@@ -19,8 +19,8 @@ static __always_inline int write_ethertype(struct cursor *cursor, const struct p
 	return 1;
 }
 
-/* Take a packet's time to live away; an IPv4 checksum is updated as in RFC 1624. */
-static __always_inline int end_life(struct cursor *cursor, const struct packet *packet)
+/* Leave a packet no longer to live than this; an IPv4 checksum is updated as in RFC 1624. */
+static __always_inline int shorten_life(struct cursor *cursor, const struct packet *packet, __u8 life)
 {
 	void *at = cursor->at + (packet->layer3 & 31);
 
@@ -30,17 +30,20 @@ static __always_inline int end_life(struct cursor *cursor, const struct packet *
 
 		if ((void *)(ip + 1) > cursor->end)
 			return 0;
-		sum = (__u16)~ip->check + (__u16)~bpf_htons(ip->ttl << 8) + bpf_htons(1 << 8);
+		if (ip->ttl <= life)
+			return 1;
+		sum = (__u16)~ip->check + (__u16)~bpf_htons(ip->ttl << 8) + bpf_htons(life << 8);
 		sum = (sum & 0xffff) + (sum >> 16);
 		sum = (sum & 0xffff) + (sum >> 16);
 		ip->check = ~sum;
-		ip->ttl = 1;
+		ip->ttl = life;
 	} else {
 		struct ipv6hdr *ip = at;
 
 		if ((void *)(ip + 1) > cursor->end)
 			return 0;
-		ip->hop_limit = 1;
+		if (ip->hop_limit > life)
+			ip->hop_limit = life;
 	}
 	return 1;
 }
@@ -56,7 +59,8 @@ static __always_inline int address_frame(struct cursor *cursor, const struct pac
 	__builtin_memcpy(ethernet->to, worker->mac, ETH_ALEN);
 	if (verdict != PASSED_ON)
 		return 1;
-	if (packet->hop >= TWICE_PASSED_ON && !end_life(cursor, packet))
+	if (packet->hop >= TWICE_PASSED_ON &&
+	    !shorten_life(cursor, packet, SCHEDULED + PASSES_OF_TWO_ROWS - packet->hop))
 		return 0;
 	return write_ethertype(cursor, packet,
 			       packet->hop >= ONCE_PASSED_ON ? bpf_htons(MARK_TWICE) : bpf_htons(MARK_ONCE));

@@ -48,6 +48,13 @@ struct { /* how to reach each worker */
 	__type(value, struct worker);
 } workers SEC(".maps");
 
+struct { /* what each worker bears: to choose between two */
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_WORKERS);
+	__type(key, __u32);
+	__type(value, struct cost);
+} costs SEC(".maps");
+
 struct { /* MAC addresses of the other nodes: what comes from them was scheduled already */
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, MAX_WORKERS);

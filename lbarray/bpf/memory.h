@@ -27,6 +27,7 @@ static __always_inline void remember(const struct packet *packet, const struct s
 		.service = service->number,
 		.worker = worker,
 		.epoch = config->epoch,
+		.sequence = packet->sequence,
 	};
 
 	if (!memory)

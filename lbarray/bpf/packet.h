@@ -20,9 +20,12 @@ struct cursor {
 };
 
 /* How a packet came. */
-enum hop { FROM_CLIENT = 0, SCHEDULED = 1, ONCE_PASSED_ON = 2, TWICE_PASSED_ON = 3, THRICE_PASSED_ON = 4 };
+enum hop { FROM_CLIENT = 0, SCHEDULED = 1, ONCE_PASSED_ON = 2, TWICE_PASSED_ON = 3 };
 
 enum kind { SEGMENT = 0, DATAGRAM = 1, QUOTED = 2 };
+
+/* Those of two rows. */
+#define OWNERS 8
 
 /* Client first: the source is the client, the destination the VIP. */
 struct flow {
@@ -47,6 +50,7 @@ struct packet {
 	__u8 is_first;  /* first of several fragments */
 	__u8 fragment_protocol;
 	__u8 is_cached;
+	__u8 is_chosen; /* over the worker of its row */
 	__u8 slot;
 	__u16 worker;   /* whom it is for */
 	__u32 fits;     /* octets that would, of one that is too big and whose sender shall know */
@@ -55,6 +59,8 @@ struct packet {
 	__u32 verdict;
 	__u16 previous; /* who had its row before this worker */
 	__u32 place;    /* of the connection in the memory */
+	__u32 half;     /* of its hash: where its second row is */
+	__u16 owners[OWNERS]; /* who may have the connection */
 	__u16 sender;   /* the worker that passed it on, and 1; or 0 */
 };
 

@@ -93,6 +93,13 @@ static __always_inline int parse_ethernet(struct cursor *cursor, struct packet *
 	return packet->hop == FROM_CLIENT || is_own(config, ethernet->to) ? GO_ON : PASSED_ELSEWHERE;
 }
 
+/* Beyond twice a packet's time to live says how often it was passed on. */
+static __always_inline void count_passes(struct packet *packet, __u8 life)
+{
+	if (packet->hop == TWICE_PASSED_ON && life <= PASSES_OF_TWO_ROWS - 2)
+		packet->hop = SCHEDULED + PASSES_OF_TWO_ROWS + 1 - (life ? life : 1);
+}
+
 static __always_inline int parse_ipv4(struct cursor *cursor, struct packet *packet, __u32 octets, __u8 *protocol)
 {
 	struct iphdr *ip = cursor->at;
@@ -121,8 +128,7 @@ static __always_inline int parse_ipv4(struct cursor *cursor, struct packet *pack
 		return DROPPED_TRUNCATED;
 	packet->left = total - header;
 	*protocol = ip->protocol;
-	if (packet->hop == TWICE_PASSED_ON && ip->ttl <= 1)
-		packet->hop = THRICE_PASSED_ON;
+	count_passes(packet, ip->ttl);
 	offset = bpf_ntohs(ip->frag_off);
 	if (offset & (FRAGMENT_OFFSET | MORE_FRAGMENTS)) {
 		packet->fragment_id = ip->id;
@@ -165,8 +171,7 @@ static __always_inline int parse_ipv6(struct cursor *cursor, struct packet *pack
 	if (total > octets)
 		return DROPPED_TRUNCATED;
 	packet->left = total - sizeof(*ip);
-	if (packet->hop == TWICE_PASSED_ON && ip->hop_limit <= 1)
-		packet->hop = THRICE_PASSED_ON;
+	count_passes(packet, ip->hop_limit);
 	cursor->at = ip + 1;
 	next = ip->nexthdr;
 #pragma unroll

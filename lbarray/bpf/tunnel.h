@@ -58,7 +58,7 @@ static __always_inline __u32 find_tunnel(const struct cursor *cursor, const stru
 		source[2] = bpf_htonl(0xffff);
 		source[3] = ip->saddr;
 		protocol = ip->protocol;
-		passes = bpf_ntohs(ip->id) >> 8 == TUNNEL_MARK ? bpf_ntohs(ip->id) & 3 : 0;
+		passes = bpf_ntohs(ip->id) >> 8 == TUNNEL_MARK ? bpf_ntohs(ip->id) & PASSES_OF_TWO_ROWS : 0;
 		length = sizeof(*ip);
 	} else if (ethernet->type == bpf_htons(ETH_P_IPV6)) {
 		struct ipv6hdr *ip = (void *)(ethernet + 1);
@@ -69,7 +69,7 @@ static __always_inline __u32 find_tunnel(const struct cursor *cursor, const stru
 			return 0;
 		__builtin_memcpy(source, &ip->saddr, 16);
 		protocol = ip->nexthdr;
-		passes = ip->flow_lbl[1] == TUNNEL_MARK ? ip->flow_lbl[2] & 3 : 0;
+		passes = ip->flow_lbl[1] == TUNNEL_MARK ? ip->flow_lbl[2] & PASSES_OF_TWO_ROWS : 0;
 		length = sizeof(*ip);
 	} else {
 		return 0;
@@ -82,7 +82,7 @@ static __always_inline __u32 find_tunnel(const struct cursor *cursor, const stru
 		    gue->flags || gue->private != bpf_htons(GUE_PRIVATE))
 			return 0;
 		protocol = gue->protocol;
-		passes = gue->passes & 3;
+		passes = gue->passes & PASSES_OF_TWO_ROWS;
 		length += sizeof(*udp) + sizeof(*gue);
 	}
 	if (protocol != PROTOCOL_IPV4 && protocol != PROTOCOL_IPV6)

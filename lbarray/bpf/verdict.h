@@ -29,8 +29,10 @@ static __always_inline void count_share(const struct packet *packet, __u32 verdi
 	}
 	share->packets++;
 	share->octets += octets;
-	if (begins_connection(packet))
+	if (begins_connection(packet)) {
 		share->connections++;
+		share->chosen += packet->is_chosen;
+	}
 	if (packet->is_cached)
 		share->cached++;
 }

@@ -66,9 +66,11 @@ class Config:
         """The service of this name as forwarding planes know it."""
         service = self.services[name]
         chosen = service.hash or ("client" if service.tls else "connection")
+        hash_by = HashBy.CLIENT if chosen == "client" else HashBy.CONNECTION
         return PlaneService(
             id=self.service_id(name),
-            hash_by=HashBy.CLIENT if chosen == "client" else HashBy.CONNECTION,
+            hash_by=hash_by,
             prefix4=service.hash_prefix4,
             prefix6=service.hash_prefix6,
+            least_loaded=service.least_loaded and hash_by is HashBy.CONNECTION,
         )

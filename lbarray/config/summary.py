@@ -32,7 +32,8 @@ def summary(config: Config) -> str:
     for name in config.services:
         service = config.services[name]
         kind = f"TLS with {service.tls.certificate}" if service.tls else "plain"
-        by = config.plane_service(name).hash_by.name.lower()
+        plane = config.plane_service(name)
+        by = plane.hash_by.name.lower() + (" to the less loaded of two" if plane.least_loaded else "")
         spread = "" if config.standalone else f", spread over the workers by {by}"
         lines.append(f"service {name}  {config.service_id(name)}, {kind}{spread}")
     for name, pool in config.pools.items():

@@ -195,10 +195,13 @@ def _scheduler(scheduler: Mapping[str, object]) -> Iterator[Metric]:
         "octets": CounterMetricFamily("lbarray_worker_octets", "Octets given to a worker", labels=labels),
         "connections": CounterMetricFamily("lbarray_worker_connections", "Connections begun there", labels=labels),
         "cached": CounterMetricFamily(
-            "lbarray_worker_cache_hits", "Packets whose row had moved and whose worker was remembered", labels=labels
+            "lbarray_worker_cache_hits", "Packets whose worker was remembered", labels=labels
         ),
         "passed_on": CounterMetricFamily(
             "lbarray_worker_second_chances", "Packets passed on by a worker that did not know them", labels=labels
+        ),
+        "chosen": CounterMetricFamily(
+            "lbarray_worker_chosen", "Connections begun there since another was more loaded", labels=labels
         ),
     }
     for service, workers in _mapping(scheduler.get("services")).items():

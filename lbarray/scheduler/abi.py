@@ -10,6 +10,8 @@ from lbarray.values import Address, HashBy, PlaneService, ServiceId
 
 __all__ = [
     "CONFIG",
+    "COST",
+    "COST_OF_ONE",
     "FATE",
     "FLOWS",
     "FLOW_BITS",
@@ -18,6 +20,8 @@ __all__ = [
     "FRONTS",
     "GUE_PORT",
     "GUE_PRIVATE",
+    "MARGIN",
+    "MARGIN_SHIFT",
     "MARK_ONCE",
     "MARK_TWICE",
     "MAX_FRAGMENTS",
@@ -28,6 +32,8 @@ __all__ = [
     "MEMORY",
     "NEAR",
     "NOBODY",
+    "PASSES",
+    "PASSES_OF_TWO_ROWS",
     "PROTOCOLS",
     "QUOTED_OCTETS",
     "REPORTS_OCTETS",
@@ -40,6 +46,7 @@ __all__ = [
     "TUNNEL_MARK",
     "U32",
     "WORKER",
+    "Choice",
     "Verdict",
     "WorkerFlag",
     "client_mask",
@@ -65,19 +72,25 @@ MARK_TWICE = 0x88B6
 GUE_PORT = 6080
 GUE_PRIVATE = 0x4C42
 TUNNEL_MARK = 0x4C
+PASSES = 3
+PASSES_OF_TWO_ROWS = 7
+COST_OF_ONE = 1024
+MARGIN = 4
+MARGIN_SHIFT = 4
 
 U32 = struct.Struct("=I")
 CONFIG = struct.Struct("=16s6s2x16sIIHBBIH6x192s2048s")
 SERVICE_KEY = struct.Struct("=16s2sBB")
-SERVICE = struct.Struct("=BBBxH2x16s")
+SERVICE = struct.Struct("=BBBBH2x16s")
 FRONT = struct.Struct("=20s4x24s")
 ROW = struct.Struct("=HHHH")
 WORKER = struct.Struct("=6sBB16s")
-MEMORY = struct.Struct("=16s2sHHH")
+COST = struct.Struct("=QII")
+MEMORY = struct.Struct("=16s2sHHHI4x")
 FRAGMENT = struct.Struct("=16s16s4sB3x")
 FATE = struct.Struct("=HBB")
 TALLY = struct.Struct("=QQ")
-SHARE = struct.Struct("=QQQQQ")
+SHARE = struct.Struct("=QQQQQQ")
 TOO_BIG = struct.Struct("=I526s2x")
 
 PROTOCOLS = {"tcp": 6, "udp": 17}
@@ -91,6 +104,15 @@ class WorkerFlag(enum.IntFlag):
     LOCAL = 2
     IPIP = 4
     GUE = 8
+
+
+class Choice(enum.IntEnum):
+    """Who may have a service's connections: the worker of their row; that of their second row, too; whichever of them
+    is less loaded gets a new one."""
+
+    ONE_ROW = 0
+    TWO_ROWS = 1
+    LESS_LOADED = 2
 
 
 class Verdict(enum.IntEnum):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -11,7 +11,7 @@ from zope.interface import implementer
 
 from lbarray.errors import SystemRefused
 from lbarray.interfaces import IForwardingPlane
-from lbarray.values import Address, PlaneCounters, PlaneFlow, PlaneService, WorkerTarget
+from lbarray.values import Address, PlaneCounters, PlaneFlow, PlaneService, WorkerCost, WorkerTarget
 
 __all__ = ["AutoPlane", "Candidate"]
 
@@ -86,6 +86,9 @@ class AutoPlane:
 
     def apply(self, rows: bytes) -> None:
         self._plane.apply(rows)
+
+    def set_costs(self, costs: Mapping[int, WorkerCost]) -> None:
+        self._plane.set_costs(costs)
 
     def check(self) -> str:
         return "" if self._plane is None else str(self._plane.check())

@@ -20,6 +20,7 @@ from lbarray.kernel.links import Link, link
 from lbarray.kernel.ringbuffer import RingBuffer
 from lbarray.scheduler.abi import (
     CONFIG,
+    COST,
     FLOWS,
     FRONT,
     FRONTS,
@@ -35,6 +36,7 @@ from lbarray.scheduler.abi import (
     TOO_BIG,
     U32,
     WORKER,
+    Choice,
     Verdict,
     WorkerFlag,
     client_mask,
@@ -42,9 +44,10 @@ from lbarray.scheduler.abi import (
     pack_service_key,
     unmapped,
 )
-from lbarray.scheduler.decision import numbered
+from lbarray.scheduler.choice import choices
+from lbarray.scheduler.flow import numbered
 from lbarray.scheduler.too_big import RateLimit, too_big_answer
-from lbarray.values import Address, PlaneCounters, PlaneFlow, PlaneService, ServiceId, Share, WorkerTarget
+from lbarray.values import Address, PlaneCounters, PlaneFlow, PlaneService, ServiceId, Share, WorkerCost, WorkerTarget
 
 __all__ = ["MODES", "BpfPlane", "undoers"]
 
@@ -128,6 +131,8 @@ class BpfPlane:
         self._slots: dict[ServiceId, int] = {}
         self._numbers: dict[ServiceId, int] = {}
         self._last_number = 0
+        self._choices: dict[ServiceId, Choice] = {}
+        self._costs: frozenset[int] = frozenset()
         self._used: set[int] = set()
         self._epoch = 0
         self._flows: mmap.mmap | None = None
@@ -213,6 +218,7 @@ class BpfPlane:
             self._maps.clear()
             self._said.clear()
             self._used.clear()
+            self._costs = frozenset()
         for table in self._tables:
             table.close()
         self._tables = []
@@ -255,6 +261,7 @@ class BpfPlane:
         slots = self._slots_for([service.id for service in services])
         self._numbers = numbered(services, self._numbers, self._last_number)
         self._last_number = max([self._last_number, *self._numbers.values()])
+        self._choices = choices(services, self._choices)
         wanted = {pack_service_key(each.id): self._pack_service(each, slots[each.id]) for each in services}
         vips = {mapped(each.id.address): U32.pack(each.id.address in self._active) for each in services}
         self._say("services", wanted)
@@ -274,7 +281,8 @@ class BpfPlane:
 
     def _pack_service(self, service: PlaneService, slot: int) -> bytes:
         active = service.id.address in self._active
-        return SERVICE.pack(service.hash_by, active, slot, self._numbers[service.id], client_mask(service))
+        number, choice = self._numbers[service.id], self._choices[service.id]
+        return SERVICE.pack(service.hash_by, active, slot, choice, number, client_mask(service))
 
     def _slots_for(self, services: Sequence[ServiceId]) -> dict[ServiceId, int]:
         """A place among the shares for each service; a new one begins with nothing counted.
@@ -316,6 +324,14 @@ class BpfPlane:
         # What the kernel said of connections was said for the rows before.
         self._epoch = (self._epoch + 1) & 0xFFFF
         self._write_config()
+
+    def set_costs(self, costs: Mapping[int, WorkerCost]) -> None:
+        held = self._map("costs")
+        for index, cost in costs.items():
+            held.update(U32.pack(index), COST.pack(cost.open, cost.each, 0))
+        for index in self._costs - costs.keys():
+            held.update(U32.pack(index), bytes(COST.size))
+        self._costs = frozenset(costs)
 
     def _too_big(self, report: bytes) -> None:
         """A client's packet does not fit into the tunnel to its worker."""
@@ -366,7 +382,7 @@ class BpfPlane:
             octets = self._flows[at : at + some]
             if not octets.strip(b"\0"):
                 continue
-            for source, port, number, worker, _ in MEMORY.iter_unpack(octets):
+            for source, port, number, worker, _, _ in MEMORY.iter_unpack(octets):
                 if number in services:
                     found.append(PlaneFlow(services[number], unmapped(source), int.from_bytes(port, "big"), worker))
             if len(found) >= limit:

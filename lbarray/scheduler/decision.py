@@ -3,83 +3,38 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
 import attrs
 
 from lbarray.scheduler.abi import (
-    FLOW_BITS,
     MARK_ONCE,
     MARK_TWICE,
     MAX_FRAGMENTS,
     NOBODY,
+    PASSES,
+    PASSES_OF_TWO_ROWS,
     PROTOCOLS,
     ROW,
+    Choice,
     Verdict,
     client_mask,
     mapped,
     unmapped,
 )
+from lbarray.scheduler.choice import Burdens, choices
+from lbarray.scheduler.flow import Memory, hash_client, numbered, place_of
 from lbarray.scheduler.headers import Kind, Packet, Refused, parse
-from lbarray.scheduler.siphash import siphash13
+from lbarray.scheduler.owners import Row, list_owners, next_owner
 from lbarray.scheduler.tunnel import Found, encapsulate, find_tunnel, outer_length
-from lbarray.values import Address, HashBy, PlaneFlow, PlaneService, ServiceId, WorkerTarget
+from lbarray.values import Address, PlaneFlow, PlaneService, ServiceId, WorkerCost, WorkerTarget
 
-__all__ = ["Decision", "Memory", "PacketDecision", "hash_client", "numbered", "place_of", "previous_owner"]
+__all__ = ["Decision", "PacketDecision"]
 
 _TCP = 6
 Key = TypeVar("Key")
 Value = TypeVar("Value")
-
-
-def hash_client(secret: bytes, source: bytes, source_port: bytes, hash_by: HashBy, mask: bytes) -> int:
-    """The hash of a flow, 64 bits.
-
-    :param source: the client's address, sixteen octets, :func:`lbarray.scheduler.abi.mapped`.
-    :param source_port: two octets in network order; :param secret: sixteen octets that the array shares.
-    """
-    if hash_by is HashBy.CLIENT:
-        source, source_port = bytes(octet & bits for octet, bits in zip(source, mask, strict=True)), b""
-    short = source[:12] == b"\0" * 10 + b"\xff\xff"
-    return siphash13(secret, (source[12:] if short else source) + source_port)
-
-
-def place_of(hashed: int, source: bytes, source_port: bytes, number: int) -> int:
-    """Where in the memory a connection is, as ``bpf/memory.h`` computes it.
-
-    :param hashed: the lower half of its hash; :param source: the client's address, sixteen octets.
-    :param number: of its service.
-    """
-    last, port = int.from_bytes(source[12:], sys.byteorder), int.from_bytes(source_port, sys.byteorder)
-    mixed = hashed + last * 0x9E3779B1 + port * 0x85EBCA6B + number * 0xC2B2AE35
-    return (mixed & 0xFFFFFFFF) >> (32 - FLOW_BITS)
-
-
-def numbered(services: Sequence[PlaneService], before: Mapping[ServiceId, int], last: int) -> dict[ServiceId, int]:
-    """A number for each service: what is remembered of one is not taken for another's that has its place.
-
-    :param before: the numbers of those until now; :param last: the one given last.
-    """
-    numbers = {each.id: before[each.id] for each in services if each.id in before}
-    for each in services:
-        while each.id not in numbers:
-            last = last % 0xFFFF + 1
-            if last not in numbers.values():
-                numbers[each.id] = last
-    return numbers
-
-
-@attrs.frozen
-class Memory:
-    """What is known of a connection: ``worker`` has it, learned when the rows were those of ``epoch``."""
-
-    source: bytes
-    source_port: bytes
-    number: int
-    worker: int
-    epoch: int
 
 
 @attrs.frozen
@@ -89,6 +44,7 @@ class Decision:
     :ivar worker: index of whom it is for; :ivar frame: what leaves, or is handed up, instead of it; empty for the
         frame as it came.
     :ivar service: what it is for, where that is known; :ivar packet: what was read of it.
+    :ivar chosen: over the worker of its row.
     :ivar settled: the connection's next segments will be decided in the same way: the kernel was not asked.
     :ivar fits: octets that would, of a packet that is too big and whose sender shall be told.
     """
@@ -99,6 +55,7 @@ class Decision:
     service: ServiceId | None = None
     begins_connection: bool = False
     cached: bool = False
+    chosen: bool = False
     fits: int = 0
     settled: bool = attrs.field(default=True, eq=False)
     packet: Packet | None = attrs.field(default=None, eq=False)
@@ -109,6 +66,18 @@ class _Service:
     service: PlaneService
     mask: bytes
     number: int
+    choice: Choice
+
+
+@attrs.frozen
+class _Found:
+    """Where a packet's flow has its rows and its place in the memory, and what would be remembered of it."""
+
+    service: _Service
+    row: Row
+    half: int
+    place: int
+    flow: Memory
 
 
 class PacketDecision:
@@ -146,6 +115,8 @@ class PacketDecision:
         self._peers: dict[bytes, int] = {}
         self._rows = ROW.pack(NOBODY, NOBODY, NOBODY, NOBODY) * table_size
         self._epoch = 0
+        self._burdens = Burdens()
+        self._choices: dict[ServiceId, Choice] = {}
         self._numbers: dict[ServiceId, int] = {}
         self._last_number = 0
         self._flows: dict[int, Memory] = {}
@@ -163,9 +134,10 @@ class PacketDecision:
         """As :meth:`lbarray.interfaces.IForwardingPlane.set_services`."""
         self._numbers = numbered(services, self._numbers, self._last_number)
         self._last_number = max([self._last_number, *self._numbers.values()])
+        self._choices = choices(services, self._choices)
         self._services = {
             (mapped(each.id.address), each.id.port.to_bytes(2, "big"), PROTOCOLS[each.id.protocol]): _Service(
-                each, client_mask(each), self._numbers[each.id]
+                each, client_mask(each), self._numbers[each.id], self._choices[each.id]
             )
             for each in services
         }
@@ -178,6 +150,10 @@ class PacketDecision:
         others = [each for each in reachable if not each.local]
         self._peers = {each.mac: each.index for each in others if not each.tunnel}
         self._tunnel_peers = {mapped(each.address): each.index for each in others if each.tunnel}
+
+    def set_costs(self, costs: Mapping[int, WorkerCost]) -> None:
+        """As :meth:`lbarray.interfaces.IForwardingPlane.set_costs`."""
+        self._burdens.set(costs)
 
     def apply(self, rows: bytes) -> None:
         """As :meth:`lbarray.interfaces.IForwardingPlane.apply`."""
@@ -259,52 +235,72 @@ class PacketDecision:
         if not packet.hop and service.id.address not in self.active:
             return Decision(Verdict.PASSED_INACTIVE)
         value = hash_client(self._secret, packet.source, packet.source_port, service.hash_by, found.mask)
-        row = ROW.unpack_from(self._rows, (value >> 32) * self._table_size // 2**32 * ROW.size)
-        place = place_of(value & 0xFFFFFFFF, packet.source, packet.source_port, found.number)
-        flow = Memory(packet.source, packet.source_port, found.number, self._self, self._epoch)
+        half = value & 0xFFFFFFFF
+        place = place_of(half, packet.source, packet.source_port, found.number)
+        flow = Memory(packet.source, packet.source_port, found.number, self._self, self._epoch, packet.sequence)
+        flow_at = _Found(found, self._row_at(value >> 32), half, place, flow)
         if not packet.hop:
-            return self._schedule(packet, row, service.id, place, flow)
+            return self._schedule(packet, flow_at)
         verdict, worker = Verdict.PASSED_DELIVERED, None
         if packet.begins_connection:
             self._flows[place] = flow
-        elif row[1] != NOBODY or row[0] != self._self:
-            verdict, worker = self._second_chance(packet, row, verdict, None, place, flow)
+        elif found.choice or flow_at.row[1] != NOBODY or flow_at.row[0] != self._self:
+            verdict, worker = self._second_chance(packet, flow_at, verdict, None)
         return Decision(verdict, worker, service=service.id, begins_connection=packet.begins_connection)
 
-    def _recall(self, place: int, flow: Memory) -> Memory | None:
-        found = self._flows.get(place)
+    def _row_at(self, half: int) -> Row:
+        return ROW.unpack_from(self._rows, half * self._table_size // 2**32 * ROW.size)
+
+    def _recall(self, at: _Found) -> Memory | None:
+        found, flow = self._flows.get(at.place), at.flow
         if found is None or found.source != flow.source:
             return None
         return found if (found.source_port, found.number) == (flow.source_port, flow.number) else None
 
-    def _schedule(self, packet: Packet, row: tuple[int, ...], service: ServiceId, place: int, flow: Memory) -> Decision:
-        index, begins, cached = row[0], packet.begins_connection, False
+    def _schedule(self, packet: Packet, at: _Found) -> Decision:
+        index, begins, cached = at.row[0], packet.begins_connection, False
         if begins:
-            self._flows[place] = attrs.evolve(flow, worker=index)
-        elif row[1] != NOBODY:
-            known = self._recall(place, flow)
+            if at.service.choice is Choice.LESS_LOADED:
+                index = self._less_loaded(at)
+            self._flows[at.place] = attrs.evolve(at.flow, worker=index)
+        elif at.service.choice or at.row[1] != NOBODY:
+            known = self._recall(at)
             if known is not None and known.worker in self._workers:
                 index, cached = known.worker, True
-        target = self._workers.get(index)
+        service, target = at.service.service.id, self._workers.get(index)
         if target is None:
             return Decision(Verdict.PASSED_NO_WORKER, service=service)
         verdict, worker = Verdict.FORWARDED, index
         if target.local:
-            verdict, chosen = self._second_chance(packet, row, Verdict.PASSED_LOCAL, index, place, flow)
+            verdict, chosen = self._second_chance(packet, at, Verdict.PASSED_LOCAL, index)
             worker = index if chosen is None else chosen
             cached = cached and verdict is not Verdict.PASSED_ON
-        return Decision(verdict, worker, service=service, begins_connection=begins, cached=cached)
+        chosen_over = begins and index != at.row[0]
+        return Decision(verdict, worker, service=service, begins_connection=begins, cached=cached, chosen=chosen_over)
+
+    def _less_loaded(self, at: _Found) -> int:
+        """Who gets a new connection; a SYN that comes again goes where it went before."""
+        owner, other = at.row[0], self._row_at(at.half)[0]
+        if other != owner and other in self._workers:
+            known = self._recall(at)
+            if known is not None and known.sequence == at.flow.sequence and known.worker in (owner, other):
+                return known.worker
+            owner = other if self._burdens.is_lighter(other, owner) else owner
+        self._burdens.give(owner)
+        return owner
 
     def _second_chance(
-        self, packet: Packet, row: tuple[int, ...], deliver: Verdict, worker: int | None, place: int, flow: Memory
+        self, packet: Packet, at: _Found, deliver: Verdict, worker: int | None
     ) -> tuple[Verdict, int | None]:
         """What the kernel said of a connection holds until the rows change, or it begins anew."""
-        if packet.protocol != _TCP or packet.begins_connection or packet.hop == 4:
+        most = PASSES_OF_TWO_ROWS if at.service.choice else PASSES
+        if packet.protocol != _TCP or packet.begins_connection or packet.hop > most:
             return deliver, worker
-        previous = previous_owner(row, self._self, packet.sender, self._workers, sent=packet.hop > 0)
+        owners = list_owners(at.row, self._row_at(at.half) if at.service.choice else None)
+        previous = next_owner(owners, self._self, packet.sender, self._workers, packet.hop)
         if previous is None:
             return deliver, worker
-        known = self._recall(place, flow)
+        known = self._recall(at)
         if known is not None and known.epoch == self._epoch:
             if known.worker == self._self:
                 return deliver, worker
@@ -312,10 +308,10 @@ class PacketDecision:
                 return Verdict.PASSED_ON, previous.index
         self._asked = True
         if self._held(packet):
-            self._flows[place] = flow
+            self._flows[at.place] = at.flow
             return deliver, worker
         if known is None or known.worker != self._self:
-            self._flows[place] = attrs.evolve(flow, worker=previous.index)
+            self._flows[at.place] = attrs.evolve(at.flow, worker=previous.index)
         return Verdict.PASSED_ON, previous.index
 
     def _fragment_of(self, packet: Packet) -> tuple[bytes, bytes, tuple[bytes, int]]:
@@ -343,33 +339,12 @@ class PacketDecision:
             if decision.verdict is Verdict.PASSED_ON:
                 ethertype = (MARK_TWICE if packet.hop >= 2 else MARK_ONCE).to_bytes(2, "big")
                 if packet.hop >= 3:
-                    frame = _end_life(frame, packet)
+                    frame = _shorten_life(frame, packet, PASSES_OF_TWO_ROWS + 1 - packet.hop)
             target = worker.mac + self._mac
             return target + frame[12 : packet.layer3 - 2] + ethertype + frame[packet.layer3 :]
         if packet.hop >= 2 and not decision.verdict.drops and decision.verdict is not Verdict.PASSED_ELSEWHERE:
             return frame[: packet.layer3 - 2] + packet.ethertype.to_bytes(2, "big") + frame[packet.layer3 :]
         return b""
-
-
-def previous_owner(
-    row: tuple[int, ...], self_index: int, sender: int | None, workers: Mapping[int, WorkerTarget], *, sent: bool = True
-) -> WorkerTarget | None:
-    """Who had a row before this worker did and can be reached.
-
-    Nodes may remember a row differently, for changes that come close together are one change to some and several to
-    others, and while a change spreads some have not heard of it. So a worker whose the row never was goes on behind the
-    one that sent the packet; and where nobody is left there, what another node has sent goes to whoever else had the
-    row or has it: that node may know something that is not known here yet.
-
-    :param row: (worker now, workers before) as this worker knows it; :param workers: those that are known, by index.
-    :param sender: the worker that passed it on; :param sent: another node scheduled it here, or passed it on.
-    """
-    behind = self_index if self_index in row else sender
-    earlier = row[row.index(behind) + 1 :] if behind in row else row
-    if sent:
-        earlier += row[1:] + row[:1]
-    known = (workers.get(index) for index in earlier if index != sender)
-    return next((worker for worker in known if worker is not None and not worker.local), None)
 
 
 def _remember(store: dict[Key, Value], key: Key, value: Value, limit: int) -> None:
@@ -380,14 +355,16 @@ def _remember(store: dict[Key, Value], key: Key, value: Value, limit: int) -> No
         del store[next(iter(store))]
 
 
-def _end_life(frame: bytes, packet: Packet) -> bytes:
-    """A frame whose packet has a time to live of 1; an IPv4 checksum is updated (RFC 1624)."""
-    at = packet.layer3
+def _shorten_life(frame: bytes, packet: Packet, life: int) -> bytes:
+    """A frame whose packet has no longer time to live than this; an IPv4 checksum is updated (RFC 1624)."""
+    place = packet.layer3 + (8 if packet.ethertype == 0x0800 else 7)
+    if frame[place] <= life:
+        return frame
+    shorter = frame[:place] + bytes((life,)) + frame[place + 1 :]
     if packet.ethertype != 0x0800:
-        return frame[: at + 7] + b"\1" + frame[at + 8 :]
-    old, check = frame[at + 8] << 8, int.from_bytes(frame[at + 10 : at + 12], "big")
-    total = (~check & 0xFFFF) + (~old & 0xFFFF) + (1 << 8)
+        return shorter
+    total = (~int.from_bytes(frame[place + 2 : place + 4], "big") & 0xFFFF) + (~(frame[place] << 8) & 0xFFFF)
+    total += life << 8
     for _ in range(2):
         total = (total & 0xFFFF) + (total >> 16)
-    check = ~total & 0xFFFF
-    return frame[: at + 8] + b"\1" + frame[at + 9 : at + 10] + check.to_bytes(2, "big") + frame[at + 12 :]
+    return shorter[: place + 2] + (~total & 0xFFFF).to_bytes(2, "big") + shorter[place + 4 :]

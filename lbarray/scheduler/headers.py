@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import attrs
 
-from lbarray.scheduler.abi import MARK_ONCE, MARK_TWICE, Verdict
+from lbarray.scheduler.abi import MARK_ONCE, MARK_TWICE, PASSES_OF_TWO_ROWS, Verdict
 
 __all__ = ["Kind", "Packet", "Refused", "parse"]
 
@@ -42,7 +42,7 @@ class Refused(Exception):
 class Packet:
     """A frame, read.
 
-    :ivar hop: 0 from a client, 1 scheduled by another node, 2 to 4 passed on once, twice and thrice.
+    :ivar hop: 0 from a client, 1 scheduled by another node, 2 and more passed on once and more often.
     :ivar sender: index of the worker that passed it on.
     :ivar layer3: where its IP header begins; :ivar fragment: (identification, protocol) of one of several.
     """
@@ -57,6 +57,7 @@ class Packet:
     protocol: int = 0
     kind: int = Kind.SEGMENT
     tcp_flags: int = 0
+    sequence: bytes = b""
     is_first: bool = False
     fragment: tuple[bytes, int] | None = None
     sender: int | None = None
@@ -121,6 +122,12 @@ def _parse_ethernet(frame: bytes, mac: bytes, peers: Mapping[bytes, int], hop: i
     return packet
 
 
+def _count_passes(packet: Packet, life: int) -> None:
+    """Beyond twice a packet's time to live says how often it was passed on."""
+    if packet.hop == 3 and life <= PASSES_OF_TWO_ROWS - 2:
+        packet.hop = PASSES_OF_TWO_ROWS + 2 - max(1, life)
+
+
 def _parse_ipv4(content: bytes, packet: Packet) -> tuple[int, bytes, int]:
     if len(content) < 20:
         raise packet.refuse(Verdict.PASSED_NOT_IP)
@@ -134,8 +141,7 @@ def _parse_ipv4(content: bytes, packet: Packet) -> tuple[int, bytes, int]:
         raise packet.refuse(Verdict.DROPPED_BAD_IP)
     if total > len(content):
         raise packet.refuse(Verdict.DROPPED_TRUNCATED)
-    if packet.hop == 3 and content[8] <= 1:
-        packet.hop = 4
+    _count_passes(packet, content[8])
     if offset & 0x3FFF:
         packet.fragment = (content[4:6] + b"\0\0", content[9])
         if offset & 0x1FFF == 1:
@@ -158,8 +164,7 @@ def _parse_ipv6(content: bytes, packet: Packet) -> tuple[int, bytes, int]:
         raise packet.refuse(Verdict.DROPPED_BAD_IP)
     if total > len(content):
         raise packet.refuse(Verdict.DROPPED_TRUNCATED)
-    if packet.hop == 3 and content[7] <= 1:
-        packet.hop = 4
+    _count_passes(packet, content[7])
     following, left, rest = content[6], total - 40, content[40:]
     for _ in range(_MAX_EXTENSIONS):
         if following not in _EXTENSIONS:
@@ -205,7 +210,8 @@ def _parse_tcp(rest: bytes, left: int, packet: Packet) -> None:
     if len(rest) < 20 or left < 20:
         raise packet.refuse(Verdict.DROPPED_TRUNCATED)
     packet.source_port, packet.port, packet.protocol = rest[0:2], rest[2:4], _TCP
-    packet.tcp_flags = flags = rest[13]
+    packet.tcp_flags, packet.sequence = rest[13], rest[4:8]
+    flags = packet.tcp_flags
     header = rest[12] >> 4
     if header < 5 or b"\0\0" in (packet.source_port, packet.port) or not flags & (_SYN | _RST | _ACK):
         raise packet.refuse(Verdict.DROPPED_BAD_TCP)

@@ -8,7 +8,7 @@ would answer one of another worker's connections with a reset. Each of their pac
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -29,7 +29,7 @@ from lbarray.scheduler.decision import Decision, PacketDecision
 from lbarray.scheduler.headers import Packet
 from lbarray.scheduler.offload import is_coalesced, largest, segments, shifted, without_tags
 from lbarray.scheduler.too_big import RateLimit, too_big_answer
-from lbarray.values import Address, PlaneCounters, PlaneFlow, PlaneService, ServiceId, Share, WorkerTarget
+from lbarray.values import Address, PlaneCounters, PlaneFlow, PlaneService, ServiceId, Share, WorkerCost, WorkerTarget
 
 __all__ = ["PacketPlane", "undoers"]
 
@@ -221,6 +221,11 @@ class PacketPlane:
     def apply(self, rows: bytes) -> None:
         self._told().apply(rows)
 
+    def set_costs(self, costs: Mapping[int, WorkerCost]) -> None:
+        # Of no consequence to connections whose way is worked out.
+        assert self._decision is not None
+        self._decision.set_costs(costs)
+
     def _told(self) -> PacketDecision:
         """Whatever is told next makes what was worked out before worthless."""
         assert self._decision is not None
@@ -365,7 +370,7 @@ class PacketPlane:
         self._octets[decision.verdict] += octets
         if decision.service is None or decision.worker is None:
             return
-        share = self._shares.setdefault(decision.service, {}).setdefault(decision.worker, [0, 0, 0, 0, 0])
+        share = self._shares.setdefault(decision.service, {}).setdefault(decision.worker, [0] * 6)
         if decision.verdict is Verdict.PASSED_ON:
             share[4] += 1
         else:
@@ -373,6 +378,7 @@ class PacketPlane:
             share[1] += octets
             share[2] += decision.begins_connection
             share[3] += decision.cached
+            share[5] += decision.chosen
 
     # What is asked
 

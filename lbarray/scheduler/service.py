@@ -12,6 +12,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from lbarray.errors import SystemRefused
+from lbarray.scheduler.choice import costs
 from lbarray.scheduler.maglev import Weighted
 from lbarray.scheduler.probe import able_workers
 from lbarray.scheduler.reach import Reach
@@ -131,6 +132,16 @@ class SchedulerService(Service):
         if self._refused:  # perhaps it works by now
             self.set_owned(self.owned)
         self._able(self._refused or self._plane.check())
+        if any(service.least_loaded for service in self._services):
+            self._tell_costs()
+
+    def _tell_costs(self) -> None:
+        """For a takeover on every node, owner or not."""
+        try:
+            self._plane.set_costs(costs(self.table.workers, self._members.members(), self._index))
+        except SystemRefused as error:
+            self._counters.add("plane_refused", "costs")
+            self.log.error("{error}; loads of before decide on new connections", error=error)
 
     def target_for(self, report: NodeReport) -> WorkerTarget:
         """How packets get to a node of the configuration, as last looked up."""

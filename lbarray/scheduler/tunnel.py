@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import attrs
 
-from lbarray.scheduler.abi import GUE_PORT, GUE_PRIVATE, TUNNEL_MARK, mapped
+from lbarray.scheduler.abi import GUE_PORT, GUE_PRIVATE, PASSES_OF_TWO_ROWS, TUNNEL_MARK, mapped
 from lbarray.scheduler.headers import Packet
 from lbarray.values import WorkerTarget
 
@@ -50,12 +50,12 @@ def find_tunnel(frame: bytes, own: bytes, peers: Mapping[bytes, int]) -> Found |
         source, to, protocol, length = mapped_octets(content[12:16]), mapped_octets(content[16:20]), content[9], 20
         if content[0] != 0x45 or offset & 0x3FFF:
             return None
-        passes = identification & 3 if identification >> 8 == TUNNEL_MARK else 0
+        passes = identification & PASSES_OF_TWO_ROWS if identification >> 8 == TUNNEL_MARK else 0
     elif ethertype == _IPV6 and len(content) >= 40:
         source, to, protocol, length = content[8:24], content[24:40], content[6], 40
         if content[0] >> 4 != 6:
             return None
-        passes = content[3] & 3 if content[2] == TUNNEL_MARK else 0
+        passes = content[3] & PASSES_OF_TWO_ROWS if content[2] == TUNNEL_MARK else 0
     else:
         return None
     if protocol == _UDP:
@@ -65,7 +65,7 @@ def find_tunnel(frame: bytes, own: bytes, peers: Mapping[bytes, int]) -> Found |
         port, control, protocol, flags, private, passes = struct.unpack("!2xH4xBBHHBx", head)
         if (port, control, flags, private) != (GUE_PORT, 1, 0, GUE_PRIVATE):
             return None
-        passes, length = passes & 3, length + 16
+        passes, length = passes & PASSES_OF_TWO_ROWS, length + 16
     if to != own or source not in peers or protocol not in _ETHERTYPE:
         return None
     if len(content) - length < (20 if protocol == 4 and ethertype == _IPV4 else 40):

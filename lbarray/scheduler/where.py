@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from lbarray.scheduler.abi import NOBODY, client_mask, mapped
-from lbarray.scheduler.decision import hash_client
+from lbarray.scheduler.flow import hash_client
 from lbarray.scheduler.table import RowTable
 from lbarray.values import Address, HashBy, PlaneService, ServiceId
 
@@ -20,6 +20,7 @@ class Place:
 
     :ivar row: of the table; ``None`` when the client's port decides and was not given.
     :ivar worker: who has the row; :ivar before: who had it, the newest first, and may still hold connections in it.
+    :ivar alternative: who gets a new connection in place of ``worker`` where it is less loaded.
     :ivar shares: without a row, how likely each worker is, 0.0 to 1.0.
     """
 
@@ -27,6 +28,7 @@ class Place:
     hash_by: HashBy
     row: int | None = None
     worker: str = ""
+    alternative: str = ""
     before: tuple[str, ...] = ()
     shares: Mapping[str, float] = attrs.field(factory=dict)
 
@@ -59,12 +61,14 @@ def places(
         # The upper half, scaled: as the planes do it, who have no cheap division.
         row = (value >> 32) * table.size >> 32
         now, *before = table.row(row)
+        other = table.row((value & 0xFFFFFFFF) * table.size >> 32)[0] if service.least_loaded else now
         found.append(
             Place(
                 service.id,
                 service.hash_by,
                 row,
                 names.get(now, "nobody"),
+                names.get(other, "") if other != now else "",
                 tuple(names[index] for index in before if index != NOBODY and index in names),
             )
         )

@@ -18,7 +18,7 @@ from lbarray.kernel.addresses import undoers as address_undoers
 from lbarray.kernel.frames import VNET_HEADER
 from lbarray.kernel.journal import Journal
 from lbarray.kernel.links import link
-from lbarray.scheduler.abi import Verdict
+from lbarray.scheduler.abi import COST_OF_ONE, Verdict
 from lbarray.scheduler.bpf_plane import BpfPlane, undoers
 from lbarray.scheduler.decision import Decision, PacketDecision
 from lbarray.scheduler.maglev import Weighted
@@ -27,7 +27,7 @@ from lbarray.scheduler.packet_plane import PacketPlane
 from lbarray.scheduler.packet_plane import undoers as packet_undoers
 from lbarray.scheduler.table import RowTable
 from lbarray.scheduler.too_big import too_big_answer
-from lbarray.values import Address, HashBy, PlaneService, ServiceId, WorkerTarget
+from lbarray.values import Address, HashBy, PlaneService, ServiceId, WorkerCost, WorkerTarget
 from tests.bpf.frames import VIP, VIP6
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "PEER_C",
     "PEER_D",
     "SECRET",
+    "SPREAD",
     "TABLE_SIZE",
     "ProgramTestCase",
     "make_packet_plane",
@@ -51,6 +52,8 @@ PEER_B, PEER_C, PEER_D = (bytes([2, 0, 0, 0, 0, number]) for number in (2, 3, 4)
 WEB, SECURE = ServiceId(VIP, 80), ServiceId(VIP, 443)
 WEB6, SECURE6 = ServiceId(VIP6, 80), ServiceId(VIP6, 443)
 QUIC = ServiceId(VIP, 443, "udp")
+#: Services whose connections go to the less loaded of two.
+SPREAD, SPREAD6 = ServiceId(VIP, 8080), ServiceId(VIP6, 8080)
 
 
 def need_bpf() -> None:
@@ -160,6 +163,8 @@ class ProgramTestCase(SynchronousTestCase):
             PlaneService(WEB6),
             PlaneService(SECURE6, HashBy.CLIENT, prefix6=64),
             PlaneService(QUIC),
+            PlaneService(SPREAD, least_loaded=True),
+            PlaneService(SPREAD6, least_loaded=True),
         ]
         self.table = RowTable(INDEX, TABLE_SIZE)
         self.set(services=self.services, active=[VIP, VIP6])
@@ -186,6 +191,12 @@ class ProgramTestCase(SynchronousTestCase):
         self.table.update([Weighted(name) for name in names])
         self.plane.apply(self.table.rows)
         self.model.apply(self.table.rows)
+
+    def bear(self, **connections: int) -> None:
+        """These workers say that they have so many connections."""
+        costs = {INDEX[name]: WorkerCost(COST_OF_ONE * number, COST_OF_ONE) for name, number in connections.items()}
+        self.plane.set_costs(costs)
+        self.model.set_costs(costs)
 
     def can_run(self, frame: bytes) -> bool:
         """BPF_PROG_TEST_RUN shows no classifier an IP packet without a whole IP header."""

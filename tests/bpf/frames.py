@@ -17,9 +17,17 @@ ROUTER = b"\2\0\0\0\0\x99"
 OWN = bytes(6)
 
 
-def tcp(sport: int = 40000, dport: int = 80, *, flags: int = ACK, offset: int = 5, payload: bytes = b"GET /") -> bytes:
+def tcp(
+    sport: int = 40000,
+    dport: int = 80,
+    *,
+    flags: int = ACK,
+    offset: int = 5,
+    payload: bytes = b"GET /",
+    sequence: int = 1,
+) -> bytes:
     """A segment."""
-    return struct.pack("!HHIIBBHHH", sport, dport, 1, 1, offset << 4, flags, 1000, 0, 0) + payload
+    return struct.pack("!HHIIBBHHH", sport, dport, sequence, 1, offset << 4, flags, 1000, 0, 0) + payload
 
 
 def udp(sport: int = 40000, dport: int = 80, payload: bytes = b"hello") -> bytes:
@@ -104,7 +112,7 @@ def too_big6(source: str = "2001:db8:2::1", client: str = CLIENT6, sport: int = 
 
 def random_frame(chance: random.Random, peers: list[bytes]) -> bytes:
     """Anything: mostly nearly right, sometimes noise; cut short or with octets changed now and then."""
-    port = chance.choice((80, 80, 443, 81))
+    port = chance.choice((80, 80, 443, 8080, 8080, 81))
     flags = chance.choice((SYN, SYN, ACK, ACK, ACK, ACK | 8, RST, SYN | ACK, FIN | ACK, 0, SYN | FIN, 255))
     segment = tcp(
         chance.randrange(65536) if chance.random() < 0.1 else 40000 + chance.randrange(50),
@@ -112,6 +120,7 @@ def random_frame(chance: random.Random, peers: list[bytes]) -> bytes:
         flags=flags,
         offset=chance.choice((5, 5, 5, 5, 8, 4)),
         payload=bytes(chance.randrange(40)),
+        sequence=chance.randrange(2),
     )
     protocol = chance.choice((6,) * 8 + (17, 47))
     if protocol == 17:
@@ -130,7 +139,7 @@ def random_frame(chance: random.Random, peers: list[bytes]) -> bytes:
             options=chance.choice((0, 0, 0, 1, 10)),
             fragment=chance.choice((0x4000,) * 6 + (0, 0x2000, 0x00B9, 1)),
             identification=chance.randrange(4),
-            ttl=chance.choice((64, 64, 1)),
+            ttl=chance.choice((64, 64, 1, 3, 5)),
         )
     else:
         header = protocol

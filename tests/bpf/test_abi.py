@@ -31,6 +31,13 @@ class AbiTests(SynchronousTestCase):
         found = {name: int(number) for name, number in re.findall(pattern, text)}
         self.assertEqual(found, {verdict.name: int(verdict) for verdict in abi.Verdict})
 
+    def test_choices(self) -> None:
+        """So has every way to choose."""
+        found = re.search(r"enum choice {(.*?)}", (HERE / "abi.h").read_text())
+        assert found is not None
+        names = dict(re.findall(r"(\w+) = (\d+)", found[1]))
+        self.assertEqual({name: int(number) for name, number in names.items()}, dict(abi.Choice.__members__))
+
     def test_sizes(self) -> None:
         """A C compiler finds the sizes that struct finds."""
         formats = {
@@ -40,6 +47,7 @@ class AbiTests(SynchronousTestCase):
             "front": abi.FRONT,
             "row": abi.ROW,
             "worker": abi.WORKER,
+            "cost": abi.COST,
             "memory": abi.MEMORY,
             "fragment": abi.FRAGMENT,
             "fate": abi.FATE,

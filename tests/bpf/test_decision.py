@@ -6,7 +6,7 @@ import random
 from ipaddress import IPv4Address
 
 from lbarray.scheduler.abi import MARK_ONCE, MARK_TWICE, Verdict, mapped
-from lbarray.scheduler.decision import hash_client, place_of
+from lbarray.scheduler.flow import hash_client, place_of
 from lbarray.values import HashBy, Share, WorkerTarget
 from tests.bpf.bench import PEER_B, PEER_C, PEER_D, QUIC, SECRET, WEB, ProgramTestCase
 from tests.bpf.frames import (
@@ -320,14 +320,14 @@ class DecisionTests(ProgramTestCase):
         # As a scheduler b sends here what by our table is a row of its own: it may have lost it, with what it holds.
         self.assertEqual(self.run_both(ethernet(packet, source=PEER_B)).worker, 2)
 
-    def test_life_ends_with_a_right_checksum(self) -> None:
+    def test_life_is_shortened_with_a_right_checksum(self) -> None:
         """The IPv4 header whose time to live was taken still sums to what RFC 791 asks."""
         for name in ("b", "a", "c"):
             self.members(name)
         for port in range(1000, 1020):
             packet = with_checksum(ipv4(tcp(port), identification=port))
             out = self.run_both(ethernet(packet, source=PEER_C, ethertype=MARK_TWICE)).frame[14:]
-            self.assertEqual(out[8], 1)
+            self.assertEqual(out[8], 5)
             self.assertEqual(with_checksum(out), out)
 
     def test_marked_packets_come_in(self) -> None:
@@ -402,6 +402,7 @@ class DecisionTests(ProgramTestCase):
         for number in range(RANDOM_PACKETS):
             if number % (RANDOM_PACKETS // 20) == 0:
                 self.members(*rows[number * 20 // RANDOM_PACKETS % len(rows)])
+                self.bear(a=chance.randrange(50), b=chance.randrange(50), c=chance.randrange(50))
                 self.set(active=[VIP] if number * 20 // RANDOM_PACKETS == 7 else [VIP, VIP6])
             frame = random_frame(chance, [PEER_B, PEER_C])
             if self.can_run(frame):
@@ -429,4 +430,4 @@ class SharesTests(ProgramTestCase):
 
     def test_plus(self) -> None:
         """Shares are added field by field."""
-        self.assertEqual(Share(1, 2, 3, 4, 5).plus(Share(1, 1, 1, 1, 1)), Share(2, 3, 4, 5, 6))
+        self.assertEqual(Share(1, 2, 3, 4, 5, 6).plus(Share(1, 1, 1, 1, 1, 1)), Share(2, 3, 4, 5, 6, 7))

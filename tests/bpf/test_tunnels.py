@@ -119,7 +119,7 @@ class GueTests(ProgramTestCase):
                 self.members(*(("a", "b"), ("b", "c"), ("a", "c"))[number // 1000 % 3])
             frame = random_frame(chance, [])
             if chance.random() < 0.5:
-                frame = self.tunnelled(frame[14:] if frame[14:15] else ipv4(tcp()), chance.randrange(4))
+                frame = self.tunnelled(frame[14:] if frame[14:15] else ipv4(tcp()), chance.randrange(8))
                 if chance.random() < 0.3:
                     at = chance.randrange(12, min(60, len(frame)))
                     frame = frame[:at] + chance.randbytes(1) + frame[at + 1 :]

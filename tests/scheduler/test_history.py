@@ -14,9 +14,10 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from lbarray.membership.requests import ArrayRequests
-from lbarray.scheduler.decision import previous_owner
+from lbarray.scheduler.abi import PASSES, PASSES_OF_TWO_ROWS
 from lbarray.scheduler.history import PIECE, HistoryService
 from lbarray.scheduler.maglev import NOBODY, Weighted
+from lbarray.scheduler.owners import list_owners, next_owner
 from lbarray.scheduler.table import RowTable
 from lbarray.telemetry.counters import Counters
 from lbarray.testing import MemoryChannel, MemoryMembers
@@ -26,20 +27,23 @@ INDEX = {name: place for place, name in enumerate("abcd")}
 NAMES = {place: name for name, place in INDEX.items()}
 ADDRESS = IPv4Address("192.0.2.1")
 SIZE = 10007
-#: How often a packet is passed on at most.
-PASSES = 3
 
 
 class World:
-    """Three nodes, a fourth that joins, each with its own table; and whoever may hold connections in each row."""
+    """Three nodes, a fourth that joins, each with its own table; and whoever may hold connections in each row.
 
-    def __init__(self, chance: random.Random) -> None:
+    :param two_rows: a connection has a second row, and may be with the worker of that.
+    """
+
+    def __init__(self, chance: random.Random, two_rows: bool = False) -> None:
         self.chance = chance
+        self.two_rows = two_rows
+        self.size = 2503 if two_rows else SIZE
         self.weights = dict.fromkeys("abc", 100)
         self.drained: set[str] = set()
-        self.tables = {name: RowTable(INDEX, SIZE) for name in "abc"}
+        self.tables = {name: RowTable(INDEX, self.size) for name in "abc"}
         self.settle()
-        self.holders: list[set[int]] = [set() for _ in range(SIZE)]
+        self.holders: list[set[int]] = [set() for _ in range(self.size)]
 
     def settle(self, *changes: tuple[str, int]) -> None:
         """Everybody hears of changes of weights: some of one after the other, in this order or that, some of several
@@ -62,10 +66,15 @@ class World:
         table = self.tables["b"]
         for row, holders in enumerate(self.holders):
             holders.add(table.row(row)[0])
+            if self.two_rows:
+                holders.add(table.row(self.second(row))[0])
+
+    def second(self, row: int) -> int:
+        return (row * 7919 + 13) % self.size
 
     def add(self) -> None:
         """As a service does it: a guess, then what another node tells, then rows in steps."""
-        table = self.tables["d"] = RowTable(INDEX, SIZE)
+        table = self.tables["d"] = RowTable(INDEX, self.size)
         table.update([Weighted(name, weight) for name, weight in self.weights.items()])
         self.settle()
         table.learn(self.tables["b"].rows)
@@ -87,13 +96,15 @@ class World:
         """The workers that a packet of a connection of ``holder`` meets, from a scheduler that remembers nothing."""
         sender, at = None, self.tables[scheduler].row(row)[0]
         yield at
-        for _ in range(PASSES):
+        for passes in range(PASSES_OF_TWO_ROWS if self.two_rows else PASSES):
             if at == holder:
                 return
             workers = {
                 INDEX[name]: WorkerTarget(INDEX[name], name, ADDRESS, local=INDEX[name] == at) for name in self.tables
             }
-            found = previous_owner(self.tables[NAMES[at]].row(row), at, sender, workers)
+            table = self.tables[NAMES[at]]
+            owners = list_owners(table.row(row), table.row(self.second(row)) if self.two_rows else None)
+            found = next_owner(owners, at, sender, workers, hop=1 + passes)
             if found is None:
                 return
             sender, at = at, found.index
@@ -138,11 +149,53 @@ class OrderTests(SynchronousTestCase):
                 getattr(world, event)()
                 self.assertEqual(world.lost(), [], f"{event} of {order}")
 
+    def test_every_order_of_two_rows(self) -> None:
+        """The same where each connection may be with the worker of its second row."""
+        chance = random.Random(20261125)
+        for order in permutations(("add", "drain", "weigh", "kill")):
+            world = World(chance, two_rows=True)
+            for event in order:
+                world.clients_come()
+                getattr(world, event)()
+                self.assertEqual(world.lost(), [], f"{event} of {order}")
+
+    def test_many_changes_of_two_rows(self) -> None:
+        """In a larger array, whoever had one of the two rows within three changes of it is found."""
+        chance = random.Random(20261125)
+        index = {f"n{place}": place for place in range(12)}
+        workers = {place: WorkerTarget(place, name, ADDRESS) for name, place in index.items()}
+        table = RowTable(index, 1009)
+        names = sorted(index)
+        for left_out in range(0, 12, 3):
+            table.update([Weighted(name) for name in names if name not in names[left_out : left_out + 3]])
+        for number in range(1009):
+            rows = table.row(number), table.row(chance.randrange(1009))
+            owners = list_owners(*rows)
+            holder = chance.choice([each for row in rows for each in row if each != NOBODY])
+            at, sender = rows[0][0], None
+            for passes in range(PASSES_OF_TWO_ROWS):
+                if at == holder:
+                    break
+                known = {**workers, at: WorkerTarget(at, "", ADDRESS, local=True)}
+                found = next_owner(owners, at, sender, known, hop=1 + passes)
+                assert found is not None
+                sender, at = at, found.index
+            self.assertEqual(at, holder, rows)
+
     def test_while_a_change_spreads(self) -> None:
         """A node that has not heard of a change yet passes on what it is sent by one that has, and the other way."""
         chance = random.Random(20261125)
         for order in permutations(("drain", "weigh")):
             world = World(chance)
+            for event in order:
+                world.clients_come()
+                self.assertEqual(world.spread(getattr(world, event)), [], f"{event} of {order}")
+
+    def test_while_a_change_of_two_rows_spreads(self) -> None:
+        """The same where each connection may be with the worker of its second row."""
+        chance = random.Random(20261125)
+        for order in permutations(("drain", "weigh")):
+            world = World(chance, two_rows=True)
             for event in order:
                 world.clients_come()
                 self.assertEqual(world.spread(getattr(world, event)), [], f"{event} of {order}")

@@ -38,7 +38,8 @@ def _said(place: Place) -> list[object]:
         likely = ", ".join(f"{name} {share:.0%}" for name, share in place.shares.items())
         return [str(place.service), "connection", "by its port", likely, ""]
     by = place.hash_by.name.lower()
-    return [str(place.service), by, place.row, place.worker, ", ".join(place.before)]
+    worker = f"{place.worker}, or {place.alternative} if less loaded" if place.alternative else place.worker
+    return [str(place.service), by, place.row, worker, ", ".join(place.before)]
 
 
 def actions(node: NodeService) -> Iterator[Action]:

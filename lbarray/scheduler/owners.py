@@ -1,0 +1,44 @@
+"""Who may have a connection, and in which order they are asked: the second chance, as in ``bpf/choose.h``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lbarray.scheduler.abi import NOBODY, PASSES
+from lbarray.values import WorkerTarget
+
+__all__ = ["Row", "list_owners", "next_owner"]
+
+#: (worker now, workers before, the newest first) by index.
+Row = tuple[int, ...]
+
+
+def list_owners(row: Row, second: Row | None) -> Row:
+    """The workers that may have a connection of ``row``: who has it now and who had it before, the newest first; where
+    there is a second row, each of that behind that of the same age, and once."""
+    if second is None:
+        return row
+    behind = [NOBODY if index in row else index for index in second]
+    return (*row[:2], *behind[:2], row[2], behind[2], row[3], behind[3])
+
+
+def next_owner(
+    owners: Row, self_index: int, sender: int | None, workers: Mapping[int, WorkerTarget], hop: int = 1
+) -> WorkerTarget | None:
+    """Who may have a connection behind this worker, and can be reached.
+
+    Nodes may remember a row differently, for changes that come close together are one change to some and several to
+    others, and while a change spreads some have not heard of it. So a worker whose the row never was goes on behind the
+    one that sent the packet; and where nobody is left there, what another node has sent goes to whoever else had the
+    row or has it: that node may know something that is not known here yet. But not for ever: what nobody holds would
+    go round.
+
+    :param owners: as this worker knows them; :param workers: those that are known, by index.
+    :param sender: the worker that passed it on; :param hop: how it came (:class:`lbarray.scheduler.headers.Packet`).
+    """
+    behind = self_index if self_index in owners else sender
+    earlier = owners[owners.index(behind) + 1 :] if behind in owners else owners
+    if 0 < hop <= PASSES:
+        earlier += owners[1:] + owners[:1]
+    known = (workers.get(index) for index in earlier if index != sender)
+    return next((worker for worker in known if worker is not None and not worker.local), None)
