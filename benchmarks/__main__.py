@@ -13,6 +13,7 @@ NAMES = (
     "scheduler",
     "failover",
     "maglev",
+    "choice",
     "packet_cost",
     "decisions",
     "routes",
@@ -20,7 +21,7 @@ NAMES = (
     "persistence",
 )
 #: What belongs together: the packet path and the table that it follows.
-WITH = {"scheduler": ("maglev", "packet_cost")}
+WITH = {"scheduler": ("maglev", "choice", "packet_cost")}
 
 
 def main() -> int:

@@ -2,7 +2,7 @@
 
 Workers say once in a while what they bear. What was given to each since then is counted, or all new connections would
 go to whoever was the least loaded then: with reports a second old that is worse than not to choose at all
-(``make bench ONLY=least_loaded``).
+(``make bench ONLY=choice``).
 """
 
 from __future__ import annotations

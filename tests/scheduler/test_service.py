@@ -16,7 +16,7 @@ from lbarray.scheduler.service import CHECK_S, GATHER_S, LOST_FOR_GOOD_S, Schedu
 from lbarray.scheduler.table import RowTable
 from lbarray.telemetry.counters import Counters
 from lbarray.testing import MemoryMembers, MemoryPlane, PlaneSuite
-from lbarray.values import Address, NodeReport, WorkerTarget
+from lbarray.values import Address, Load, NodeReport, PlaneService, WorkerCost, WorkerTarget
 
 INDEX = {"a": 0, "b": 1, "c": 2}
 
@@ -69,6 +69,16 @@ class SchedulerServiceTests(SynchronousTestCase):
         self.plane.fault = ""
         self.clock.advance(CHECK_S)
         self.assertEqual(self.faults, ["", "somebody took it away", ""])
+
+    def test_tells_costs(self) -> None:
+        """Each second it is told what those that have rows bear, where a service chooses by that."""
+        self.clock.advance(CHECK_S)
+        self.assertEqual(self.plane.costs, {})
+        self.service.reconfigure([PlaneService(PlaneSuite.SERVICE.id, least_loaded=True)])
+        busy = attrs.evolve(report("b"), load=Load(connections=7))
+        self.members.become(report("a"), busy, report("c", accepting=False))
+        self.clock.advance(CHECK_S)
+        self.assertEqual(self.plane.costs, {0: WorkerCost(0, 1024), 1: WorkerCost(7 * 1024, 1024)})
 
     def owners(self) -> set[int]:
         return {now for now, *_ in self.plane.rows}

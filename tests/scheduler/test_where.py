@@ -11,8 +11,8 @@ from lbarray.scheduler.decision import PacketDecision
 from lbarray.scheduler.maglev import Weighted
 from lbarray.scheduler.table import RowTable
 from lbarray.scheduler.where import Place, places
-from lbarray.values import Address, HashBy, PlaneService, ServiceId, WorkerTarget
-from tests.bpf.frames import OWN, VIP, VIP6, web, web6
+from lbarray.values import Address, HashBy, PlaneService, ServiceId, WorkerCost, WorkerTarget
+from tests.bpf.frames import OWN, SYN, VIP, VIP6, web, web6
 
 SECRET = bytes(range(16))
 
@@ -57,6 +57,27 @@ class WhereTests(SynchronousTestCase):
             decided = plane.decide(web6(str(client6), port, 443))
             assert decided.worker is not None
             self.assertEqual(NAMES[decided.worker], place.worker)
+
+    def test_alternative(self) -> None:
+        """Where a service chooses, the other worker is the one that gets what the first is too busy for."""
+        spread = PlaneService(WEB.id, least_loaded=True)
+        plane = PacketDecision(mac=OWN, secret=SECRET, table_size=1009, self_index=9)
+        plane.set_services([spread])
+        plane.set_active([VIP])
+        plane.set_workers(
+            [WorkerTarget(index, name, VIP, bytes([2, 0, 0, 0, 1, index])) for index, name in NAMES.items()]
+        )
+        plane.apply(self.table.rows)
+        client, seen = IPv4Address("203.0.113.9"), set()
+        for port in range(2000, 2100):
+            (place,) = places(client, port, services=[spread], table=self.table, names=NAMES, secret=SECRET)
+            plane.set_costs(
+                {index: WorkerCost(10_000_000 * (name == place.worker), 1024) for index, name in NAMES.items()}
+            )
+            decided = plane.decide(web(str(client), port, flags=SYN)).worker
+            self.assertEqual(NAMES[-1 if decided is None else decided], place.alternative or place.worker)
+            seen.add((place.worker, place.alternative))
+        self.assertEqual(len(seen), 9)
 
     def test_by_connection(self) -> None:
         """Without its port, a client of a service hashed by connection is everybody's, by their rows."""

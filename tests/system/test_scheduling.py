@@ -148,14 +148,15 @@ class SchedulingTests(SynchronousTestCase):
         answered = {}
         for port in range(20000, 20012):
             asked = json.loads(self.lbarray("b", "where", source, "--port", str(port), "--json"))
-            wanted = {place["service"]: place["worker"] for place in asked["services"]}[f"{VIP}:80/tcp"]
+            (place,) = (each for each in asked["services"] if each["service"] == f"{VIP}:80/tcp")
             head = self.it.client.run(
                 *("curl", "-s", "-m", "5", "-D", "-", "-o", "/dev/null", "--interface", source),
                 *("--local-port", str(port), f"http://{VIP}/small"),
             )
             found = re.search(r"(?im)^x-lbarray-node: (\w+)", head)
             answered[port] = found[1] if found else ""
-            self.assertEqual(answered[port], wanted)
+            # The second one where it is less loaded.
+            self.assertIn(answered[port], {place["worker"], place["alternative"]} - {""})
         self.assertGreater(len(set(answered.values())), 1)
         listed = json.loads(self.lbarray("a", "flows", "--client", source, "--json"))["flows"]
         plain = {flow["port"]: flow["worker"] for flow in listed if flow["service"] == f"{VIP}:80/tcp"}
