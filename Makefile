@@ -37,7 +37,7 @@ system:
 	@tools/system-packages
 
 $(VENV)/.ready: tests/browser/requirements.txt
-$(VENV)/.ready: setup.cfg setup.py pyproject.toml lbarray/scheduler/_rows.c lbarray/rewrite/_scan.c lbarray/http/_hpack.c lbarray/http/_heads.c
+$(VENV)/.ready: setup.cfg setup.py pyproject.toml lbarray/scheduler/_rows.c lbarray/rewrite/_scan.c lbarray/http/_hpack.c lbarray/http/_heads.c lbarray/telemetry/_lines.c
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lbarray needs Python 3.11 or newer, this is " + sys.version)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing Python packages into $(VENV)"

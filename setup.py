@@ -1,6 +1,6 @@
 """Everything else is in setup.cfg, which cannot name an extension.
 
-The four in C are optional: without a compiler or Python's headers the same is done in Python or by a library.
+The five in C are optional: without a compiler or Python's headers the same is done in Python or by a library.
 
 With ``LBARRAY_COMPILE=1`` the modules that every request passes through are compiled too, by Cython, from the very
 same files: a sixth less of Python's share of a request. It is a choice, since a compiled module takes the place of its
@@ -47,6 +47,7 @@ HOT = (
 
 extensions = [
     Extension("lbarray.scheduler._rows", ["lbarray/scheduler/_rows.c"], py_limited_api=True, optional=True),
+    Extension("lbarray.telemetry._lines", ["lbarray/telemetry/_lines.c"], py_limited_api=True, optional=True),
     Extension("lbarray.http._heads", ["lbarray/http/_heads.c"], py_limited_api=True, optional=True),
     Extension("lbarray.http._hpack", ["lbarray/http/_hpack.c"], py_limited_api=True, optional=True),
     Extension("lbarray.rewrite._scan", ["lbarray/rewrite/_scan.c"], py_limited_api=True, optional=True),

@@ -70,7 +70,7 @@ def measure(policy: str, size: int, weights: Callable[[int], int] = lambda place
         member = choose(keys[position])
         pool.begin(member)
         busy.append(member)
-        pool.end(busy.popleft(), Outcome.ANSWERED, 0.001, time.monotonic)
+        pool.end(busy.popleft(), Outcome.ANSWERED, 0.001, time.monotonic())
 
     for _ in range(3 * size):
         member: Any = pool.choose((), keys[position])

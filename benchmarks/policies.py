@@ -185,7 +185,7 @@ class Simulation:
         ends, _, pool, member, began, failed = entry
         self.now = ends
         outcome = Outcome.SERVER_ERROR if failed else Outcome.ANSWERED
-        if pool.end(member, outcome, ends - began, lambda: ends):
+        if pool.end(member, outcome, ends - began, ends):
             pool.refresh()
         if counted:
             self.served[member.address.port] += 1

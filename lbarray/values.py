@@ -287,3 +287,6 @@ class Outcome(enum.Enum):
     BROKEN = "broken"
     TIMED_OUT = "timed_out"
     CLIENT_GONE = "client_gone"
+
+    # By identity: Enum's own is a call of Python for each request.
+    __hash__ = object.__hash__

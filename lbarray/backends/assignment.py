@@ -19,6 +19,7 @@ from lbarray.values import BackendAddress, BackendState, Handling, Outcome
 __all__ = ["Assignment", "OwnAssignment", "PoolService"]
 
 GENERAL = Handling()
+_CONNECT_FAILED = Outcome.CONNECT_FAILED
 
 
 class PoolService:
@@ -97,6 +98,7 @@ class Assignment:
     __slots__ = (
         "_began_s",
         "_edit",
+        "_ended_s",
         "_finished",
         "_found",
         "_latency_s",
@@ -127,13 +129,13 @@ class Assignment:
         service: PoolService,
         pool: Pool,
         member: Member | None,
-        *,
+        handling: Handling = GENERAL,
+        key: bytes = b"",
         found: Member | None = None,
         mark: bytes = b"",
         secure: bool = False,
-        key: bytes = b"",
+        *,
         tried: tuple[Member, ...] = (),
-        handling: Handling = GENERAL,
         priority: int = 0,
         target: bytes | None = None,
         edit: Callable[[ResponseHead], None] | None = None,
@@ -148,6 +150,7 @@ class Assignment:
         self._edit = edit
         self._finished = False
         self._latency_s: float | None = None
+        self._ended_s = 0.0
         self.key = key
         self.handling = handling
         self.priority = priority
@@ -227,7 +230,7 @@ class Assignment:
         member = self._member
         assert member is not None
         if member.health.serves and self._pool.has(member):
-            member.idle.store(connection, self._service.seconds())
+            member.idle.store(connection, self._ended_s)
         else:
             connection.close()  # type: ignore[attr-defined]  # the contract of IAssignment
 
@@ -247,12 +250,13 @@ class Assignment:
         series = member.series
         if series is None:
             series = member.series = service.series(member)
-        series.observe(service.seconds() - self._began_s, outcome.value)
-        if pool.end(member, outcome, self._latency_s, service.seconds):
+        now = self._ended_s = service.seconds()
+        series.observe(now - self._began_s, outcome._value_)  # as ``value``, without a call
+        if pool.end(member, outcome, self._latency_s, now):
             service.changed(pool, member, False)
-        refused = outcome is Outcome.CONNECT_FAILED and member.health.state is BackendState.UP
+        refused = outcome is _CONNECT_FAILED and member.health.state is BackendState.UP
         # Traffic is a probe as well: who takes no connection need not be asked three more times.
-        if refused and member.health.saw(Seen(False, "took no connection"), service.seconds()):
+        if refused and member.health.saw(Seen(False, "took no connection"), now):
             service.changed(pool, member, True)
 
     def another(self, unsent: bool = False) -> Assignment | None:

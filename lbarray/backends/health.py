@@ -30,6 +30,7 @@ class Health:
     their way. The first answer decides at once; later it takes ``fall`` failures or ``rise``
     successes in a row.
 
+    :ivar serves: may it have requests, as far as its health goes?
     :ivar since: when the state last changed, in the clock of ``now``.
     """
 
@@ -37,6 +38,7 @@ class Health:
         self.rise = rise
         self.fall = fall
         self.state = BackendState.UNCHECKED
+        self.serves = True
         self.since = now
         self.last = Seen(True, "not looked at yet")
         self._row = 0
@@ -69,14 +71,10 @@ class Health:
 
     def _become(self, state: BackendState, now: float) -> bool:
         self.state = state
+        self.serves = state in _MAY_SERVE
         self.since = now
         self._row = 0
         return True
-
-    @property
-    def serves(self) -> bool:
-        """May it have requests, as far as its health goes?"""
-        return self.state in _MAY_SERVE
 
 
 def ramp(elapsed_s: float, slow_start_s: float) -> float:

@@ -21,6 +21,7 @@ NO_LIMIT = sys.maxsize
 #: Tokens of the retry budget that a quiet pool has: a single broken connection is always repeated.
 RETRY_RESERVE = 20.0
 
+_ANSWERED = Outcome.ANSWERED
 _FAILURES = frozenset([Outcome.CONNECT_FAILED, Outcome.BROKEN, Outcome.TIMED_OUT])
 _JUDGED = frozenset([*_FAILURES, Outcome.ANSWERED, Outcome.SERVER_ERROR])
 
@@ -374,12 +375,13 @@ class Pool:
         if self._follows:
             self.policy.began(member)
 
-    def end(self, member: Member, outcome: Outcome, latency_s: float | None, now: Callable[[], float]) -> bool:
-        """That one is over; true when the member's circuit has changed (the caller refreshes)."""
+    def end(self, member: Member, outcome: Outcome, latency_s: float | None, now: float) -> bool:
+        """That one is over, ``now``; true when the member's circuit has changed (the caller refreshes)."""
         member.outstanding -= 1
         self.outstanding -= 1
         if self._follows:
             self.policy.ended(member, latency_s)
+        answered = outcome is _ANSWERED
         changed = False
         if member.adaptive is not None:
             if outcome in _FAILURES:
@@ -387,14 +389,13 @@ class Pool:
             elif latency_s is not None:
                 member.adaptive.answered(latency_s, member.outstanding + 1)
             member.set_limit()
-        if outcome in _FAILURES:
+        if not answered and outcome in _FAILURES:
             member.failures += 1
-        if self.ejector is not None and outcome in _JUDGED:
-            failed = outcome is not Outcome.ANSWERED
-            changed = self.ejector.ended(self.members.values(), member, failed, latency_s, now())
+        if self.ejector is not None and (answered or outcome in _JUDGED):
+            changed = self.ejector.ended(self.members.values(), member, not answered, latency_s, now)
             if changed:
                 member.set_limit()
-        if self.queue:
+        if self.queue.count:
             self.pump(member)
         return changed
 

@@ -26,22 +26,23 @@ class RequestQueue:
 
     :param length: so many wait at most. A more important one then takes the place of the latest of the
         least important, which is refused.
+    :ivar count: so many wait now.
     """
 
     def __init__(self, length: int) -> None:
         self.length = length
         self._lanes: dict[Any, list[tuple[int, int, Waiter]]] = {}
         self._by_priority: dict[int, int] = {}
-        self._count = 0
+        self.count = 0
         self._sequence = 0
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     def push(self, waiter: Waiter) -> Waiter | None:
         """Let it wait. The one that finds no place: ``waiter`` itself, one that had to go for it, or ``None``."""
         refused = None
-        if self._count >= self.length:
+        if self.count >= self.length:
             least = min(self._by_priority, default=waiter.priority)
             if least >= waiter.priority:
                 return waiter
@@ -54,7 +55,7 @@ class RequestQueue:
         waiter.sequence = self._sequence
         waiter.gone = False
         heapq.heappush(self._lanes.setdefault(waiter.bound, []), (-waiter.priority, self._sequence, waiter))
-        self._count += 1
+        self.count += 1
         self._by_priority[waiter.priority] = self._by_priority.get(waiter.priority, 0) + 1
         return refused
 
@@ -63,13 +64,13 @@ class RequestQueue:
         if waiter.gone:
             return
         waiter.gone = True
-        self._count -= 1
+        self.count -= 1
         left = self._by_priority[waiter.priority] - 1
         if left:
             self._by_priority[waiter.priority] = left
         else:
             del self._by_priority[waiter.priority]
-        if not self._count:
+        if not self.count:
             self._lanes.clear()
 
     def first(self, *bounds: Any) -> Waiter | None:

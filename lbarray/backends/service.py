@@ -156,14 +156,10 @@ class BackendsService(Service):
             found, mark = persistence.find(request, client)
             member = pool.choose((), key) if found is None else found if pool.has_room(found) else None
         if member is None:
-            waiting = Assignment(
-                self._service, pool, None, found=found, mark=mark, secure=client.tls, key=key, handling=route.handling
-            )
+            waiting = Assignment(self._service, pool, None, route.handling, key, found, mark, client.tls)
             return self._queued(pool, found, waiting)
         pool.begin(member)
-        return Assignment(
-            self._service, pool, member, found=found, mark=mark, secure=client.tls, key=key, handling=route.handling
-        )
+        return Assignment(self._service, pool, member, route.handling, key, found, mark, client.tls)
 
     def _by_route(self, route: Route, request: RequestHead, client: ClientAddress) -> Any:
         """What :meth:`assign` does for a route that does more than lead to a pool."""

@@ -7,34 +7,54 @@ A head that a parser made holds end-to-end fields alone: what concerns one hop i
 
 from __future__ import annotations
 
-__all__ = ["Fields", "Head", "OwnAnswer", "RequestHead", "ResponseHead"]
+from lbarray.http.lines import Fields, fields_of
 
-Fields = list[tuple[bytes, bytes]]
+__all__ = ["Fields", "Head", "OwnAnswer", "RequestHead", "ResponseHead"]
 
 
 class Head:
     """What requests and responses have in common.
 
-    :ivar fields: (name, value) in order of arrival, the name's case as it came.
+    :ivar lines: the fields as they are sent, ``Name: value`` line by line, as long as nobody has asked for ``fields``;
+        ``None`` from then on.
     :ivar version: (major, minor) of the message.
     """
 
-    __slots__ = ("fields", "version")
+    __slots__ = ("_fields", "lines", "version")
 
-    def __init__(self, fields: Fields, version: tuple[int, int]) -> None:
-        self.fields = fields
-        self.version = version
+    version: tuple[int, int]
+    lines: bytes | None
+    _fields: Fields | None
+
+    @property
+    def fields(self) -> Fields:
+        """(name, value) in order of arrival, the name's case as it came. It may be changed in place."""
+        fields = self._fields
+        if fields is None:
+            fields = self._read()
+        self.lines = None
+        return fields
+
+    @fields.setter
+    def fields(self, fields: Fields) -> None:
+        self._fields = fields
+        self.lines = None
+
+    def _read(self) -> Fields:
+        fields = self._fields = fields_of(self.lines or b"")
+        return fields
 
     def get(self, name: bytes) -> bytes | None:
         """The first field of this lower-case ``name``, or ``None``."""
-        for key, value in self.fields:
+        for key, value in self._fields if self._fields is not None else self._read():
             if key.lower() == name:
                 return value
         return None
 
     def get_all(self, name: bytes) -> list[bytes]:
         """Every value of the field of this lower-case ``name``, in order."""
-        return [value for key, value in self.fields if key.lower() == name]
+        fields = self._fields if self._fields is not None else self._read()
+        return [value for key, value in fields if key.lower() == name]
 
     def remove(self, name: bytes) -> None:
         """Drop every field of this lower-case ``name``."""
@@ -49,6 +69,7 @@ class Head:
 class RequestHead(Head):
     """A request's first line and fields.
 
+    :ivar lines: without Host.
     :ivar method: upper-case token.
     :ivar target: the origin form in normal form (:mod:`lbarray.http.target`), beginning with ``/``, or ``*``.
     :ivar host: authority in lower case without port, from the target's absolute form, ``Host`` or ``:authority``.
@@ -59,9 +80,11 @@ class RequestHead(Head):
     :ivar te_trailers: the client reads trailer fields (RFC 9110 §6.5).
     :ivar notes: what a filter of responses noted when it prepared the request.
     :ivar forwarded: what a trusted hop before us says of the client; ``None`` from all others.
+    :ivar agent: of the client, for the log, and :ivar referer: likewise; ``None`` where nobody has looked for them.
     """
 
     __slots__ = (
+        "agent",
         "authority",
         "forwarded",
         "has_body",
@@ -69,6 +92,7 @@ class RequestHead(Head):
         "length",
         "method",
         "notes",
+        "referer",
         "target",
         "te_trailers",
         "upgrade",
@@ -78,12 +102,14 @@ class RequestHead(Head):
         self,
         method: bytes,
         target: bytes,
-        fields: Fields,
+        fields: Fields | None,
         version: tuple[int, int] = (1, 1),
         host: bytes = b"",
         has_body: bool = False,
+        lines: bytes | None = None,
     ) -> None:
-        self.fields = fields
+        self._fields = fields
+        self.lines = lines
         self.version = version
         self.method = method
         self.target = target
@@ -95,6 +121,13 @@ class RequestHead(Head):
         self.upgrade = b""
         self.te_trailers = False
         self.forwarded: Fields | None = None
+        self.agent: bytes | None = None
+        self.referer: bytes | None = None
+
+    def _read(self) -> Fields:
+        fields = Head._read(self)
+        fields.insert(0, (b"Host", self.authority))
+        return fields
 
     @property
     def path(self) -> bytes:
@@ -114,8 +147,16 @@ class ResponseHead(Head):
 
     __slots__ = ("has_length", "reason", "status", "upgrade")
 
-    def __init__(self, status: int, fields: Fields, version: tuple[int, int] = (1, 1), reason: bytes = b"") -> None:
-        self.fields = fields
+    def __init__(
+        self,
+        status: int,
+        fields: Fields | None,
+        version: tuple[int, int] = (1, 1),
+        reason: bytes = b"",
+        lines: bytes | None = None,
+    ) -> None:
+        self._fields = fields
+        self.lines = lines
         self.version = version
         self.status = status
         self.reason = reason

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from lbarray.http.events import Fields
+from lbarray.http.lines import Fields
 
-__all__ = ["VIA", "kind_of", "kinds", "may_trail", "reason_phrase", "without_named"]
+__all__ = ["METHODS", "VIA", "kind_of", "known_names", "may_trail", "reason_phrase", "without_named"]
 
 #: What we call ourselves in Via (RFC 9110 §7.6.3).
 VIA = b"1.1 lbarray"
+
+#: The methods of HTTP that both versions serve: those that llhttp knows, without the refused ones.
+METHODS = frozenset(
+    b"ACL BIND CHECKOUT COPY DELETE GET HEAD LINK LOCK M-SEARCH MERGE MKACTIVITY MKCALENDAR MKCOL MOVE NOTIFY OPTIONS "
+    b"PATCH POST PROPFIND PROPPATCH PURGE PUT QUERY REBIND REPORT SEARCH SUBSCRIBE UNBIND UNLINK UNLOCK "
+    b"UNSUBSCRIBE".split()
+)
 
 #: What a field's name means to a parser. Everything not listed is end-to-end: passed on as it came.
 ORDINARY: Final = 0
@@ -27,7 +34,8 @@ MAX_FORWARDS: Final = 10
 VIA_FIELD: Final = 11
 OURS: Final = 12
 
-_KINDS = {
+#: By the name in lower case.
+known_names: Mapping[bytes, int] = {
     b"host": HOST,
     b"content-length": CONTENT_LENGTH,
     b"transfer-encoding": TRANSFER_ENCODING,
@@ -61,7 +69,7 @@ _KINDS = {
 # By the name as it is spelled: clients spell the same few names, and one look is cheaper than lower() and a look.
 class _Spelled(dict[bytes, int]):
     def __missing__(self, name: bytes) -> int:
-        kind = _KINDS.get(name.lower(), ORDINARY)
+        kind = known_names.get(name.lower(), ORDINARY)
         if len(self) < _SPELLED_LIMIT and len(name) < 64:
             self[name] = kind
         return kind
@@ -69,14 +77,13 @@ class _Spelled(dict[bytes, int]):
 
 _SPELLED_LIMIT = 4096
 #: One of the numbers above, for a name of any case.
-kinds: Mapping[bytes, int] = _Spelled()
-kind_of: Callable[[bytes], int] = kinds.__getitem__
+kind_of: Callable[[bytes], int] = _Spelled().__getitem__
 
 
 # RFC 9110 §6.5.1: nothing that says where a message ends, where it goes, who asks, or how its content is read.
 _NO_TRAILER = frozenset(
     [
-        *_KINDS,
+        *known_names,
         b"age", b"authorization", b"cache-control", b"content-encoding", b"content-range", b"content-type", b"cookie",
         b"date", b"expires", b"if-match", b"if-modified-since", b"if-none-match", b"if-range", b"if-unmodified-since",
         b"location", b"pragma", b"range", b"retry-after", b"set-cookie", b"trailer", b"vary", b"warning",

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 from lbarray.http import fields as known
 from lbarray.http.events import Fields, RequestHead, ResponseHead
-from lbarray.http.fields import VIA, kind_of, may_trail
+from lbarray.http.fields import METHODS, VIA, kind_of, may_trail
 from lbarray.http.h2_compression import first_invalid
 from lbarray.http.limits import Limits
 from lbarray.http.refusals import BadMessage
-from lbarray.http.requests import METHODS, checked_expectation, checked_method
+from lbarray.http.requests import checked_expectation, checked_method
 from lbarray.http.target import normal_form
 
 __all__ = ["Malformed", "request_head", "request_trailers", "response_block"]

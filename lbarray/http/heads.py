@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from lbarray.http.events import Fields, RequestHead, ResponseHead
 from lbarray.http.fields import VIA, reason_phrase
+from lbarray.http.lines import lines_of
 
 __all__ = ["interim_octets", "own_answer", "request_octets", "response_octets", "switch_octets", "trailer_octets"]
+
+_VIA = b"Via: %b\r\n" % VIA
 
 
 def request_octets(
@@ -19,13 +22,21 @@ def request_octets(
     :param default_host: for a request of HTTP/1.0 that names none.
     :param target: instead of the one that the client asked.
     """
-    parts = [head.method, b" ", target or head.target, b" HTTP/1.1\r\n"]
-    add = parts.extend
-    for name, value in head.fields:
-        add((name, b": ", value, b"\r\n"))
-    if not head.host:
-        parts.append(b"Host: %b\r\n" % default_host.encode())
-    parts.append(forwarded)
+    lines = head.lines
+    if lines is None:
+        first = b"" if head.host else b"Host: %b\r\n" % default_host.encode()
+        parts = [head.method, b" ", target or head.target, b" HTTP/1.1\r\n", lines_of(head.fields), first, forwarded]
+    else:
+        parts = [
+            head.method,
+            b" ",
+            target or head.target,
+            b" HTTP/1.1\r\nHost: ",
+            head.authority,
+            b"\r\n",
+            lines,
+            forwarded,
+        ]
     if head.upgrade:
         parts.append(b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % head.upgrade)
         return b"".join(parts), False
@@ -38,25 +49,25 @@ def request_octets(
 
 def trailer_octets(fields: Fields) -> bytes:
     """The last chunk with trailer fields behind it (RFC 9112 §7.1.2)."""
-    return b"0\r\n%b\r\n" % b"".join(b"%b: %b\r\n" % pair for pair in fields)
+    return b"0\r\n%b\r\n" % lines_of(fields)
 
 
 def interim_octets(head: ResponseHead) -> bytes:
     """A response below 200, as it is passed on (RFC 9110 §15.2)."""
-    lines = b"".join(b"%b: %b\r\n" % pair for pair in head.fields)
+    lines = lines_of(head.fields)
     return b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, lines)
 
 
 def switch_octets(head: ResponseHead, more: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
     """The 101 behind which another protocol begins (RFC 9110 §15.2.2)."""
-    lines = b"".join(b"%b: %b\r\n" % pair for pair in (*head.fields, *more))
+    lines = lines_of([*head.fields, *more])
     return b"HTTP/1.1 101 %b\r\n%bConnection: Upgrade\r\nUpgrade: %b\r\n\r\n" % (head.reason, lines, head.upgrade)
 
 
 def response_octets(
     request: RequestHead,
     head: ResponseHead,
-    more: Iterable[tuple[bytes, bytes]],
+    more: Collection[tuple[bytes, bytes]],
     *,
     has_length: bool,
     keep_alive: bool,
@@ -73,13 +84,12 @@ def response_octets(
             chunked = True
         else:
             keep_alive = False  # its end is the connection's (RFC 9112 §6.3)
-    parts = [b"HTTP/1.1 %d %b\r\n" % (status, head.reason)]
-    add = parts.extend
-    for name, value in head.fields:
-        add((name, b": ", value, b"\r\n"))
-    for name, value in more:
-        add((name, b": ", value, b"\r\n"))
-    add((b"Via: ", VIA, b"\r\n"))
+    lines = head.lines
+    if lines is None:
+        lines = lines_of(head.fields)
+    if more:
+        lines += lines_of(more)
+    parts = [b"HTTP/1.1 %d %b\r\n" % (status, head.reason), lines, _VIA]
     if chunked:
         parts.append(b"Transfer-Encoding: chunked\r\n")
     if not keep_alive:
@@ -103,7 +113,7 @@ def own_answer(
     if content is None:
         content = b"%d %b\n" % (status, reason)
         fields = (*fields, (b"Content-Type", b"text/plain; charset=utf-8"))
-    lines = b"".join(b"%b: %b\r\n" % pair for pair in fields)
+    lines = lines_of(fields)
     length = b"" if status in (204, 304) else b"Content-Length: %d\r\n" % len(content)
     return b"HTTP/1.1 %d %b\r\n%b%b%b\r\n%b" % (
         status,

@@ -16,19 +16,12 @@ from lbarray.http.fields import kind_of, may_trail, without_named
 from lbarray.http.limits import Limits
 from lbarray.http.plain_heads import scanner
 from lbarray.http.refusals import BadMessage
-from lbarray.http.target import normal_form
+from lbarray.http.target import normal_authority, normal_form
 
-__all__ = ["METHODS", "RequestParser", "RequestSink", "checked_expectation", "checked_method"]
+__all__ = ["RequestParser", "RequestSink", "checked_expectation", "checked_method"]
 
 #: Fields of a request that end here.
 _DROPPED = (known.HOP, known.OURS)
-
-#: The methods of HTTP that both versions serve: those that llhttp knows, without the refused ones.
-METHODS = frozenset(
-    b"ACL BIND CHECKOUT COPY DELETE GET HEAD LINK LOCK M-SEARCH MERGE MKACTIVITY MKCALENDAR MKCOL MOVE NOTIFY OPTIONS "
-    b"PATCH POST PROPFIND PROPPATCH PURGE PUT QUERY REBIND REPORT SEARCH SUBSCRIBE UNBIND UNLINK UNLOCK "
-    b"UNSUBSCRIBE".split()
-)
 
 # What llhttp knows besides the methods of HTTP (RTSP, Icecast), and those that we do not serve.
 _REFUSED_METHODS = frozenset(
@@ -59,6 +52,11 @@ class RequestSink(Protocol):
 
     def request_end(self) -> None:
         """It is complete."""
+
+    def request_whole(self, head: RequestHead) -> None:
+        """A request without content, complete; the client would send another one afterwards."""
+        self.request_head(head, True)
+        self.request_end()
 
 
 def checked_method(method: bytes) -> None:
@@ -193,23 +191,25 @@ class RequestParser:
             found = scan(data, at)
             if found is None:
                 break
-            method, target, host, fields, forwarded, end = found
-            if method not in METHODS or end - at > limits.max_head or len(fields) >= limits.max_fields:
+            method, target, normal, host, lines, forwarded, agent, referer, count, end = found
+            if end - at > limits.max_head or count > limits.max_fields:
                 break  # llhttp says what is wrong
             at = end
             try:
-                target, name, authority = normal_form(method, target, host)
+                if normal:
+                    name, authority = normal_authority(host)
+                else:
+                    target, name, authority = normal_form(method, target, host)
             except BadMessage as error:
                 self._failed = error
                 raise
-            if authority:
-                fields.insert(0, (b"Host", authority))
-            head = RequestHead(method, target, fields, (1, 1), name)
+            head = RequestHead(method, target, None, (1, 1), name, False, lines)
             head.authority = authority
+            head.agent = agent or b""
+            head.referer = referer or b""
             if self._trusts_forwarded:
                 head.forwarded = forwarded or []
-            self.sink.request_head(head, True)
-            self.sink.request_end()
+            self.sink.request_whole(head)
         return at
 
     def _reason(self, error: Exception, data: bytes) -> BadMessage:

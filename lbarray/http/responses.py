@@ -36,6 +36,13 @@ class ResponseSink(Protocol):
     def response_end(self, reusable: bool) -> None:
         """It is complete. ``reusable``: the connection may carry another request."""
 
+    def response_whole(self, head: ResponseHead, content: bytes) -> None:
+        """All of a response; the connection may carry another request."""
+        self.response_head(head)
+        if content:
+            self.response_body(content)
+        self.response_end(True)
+
     def response_switch(self, head: ResponseHead, data: bytes) -> None:
         """The back end switched protocols as it was asked to; ``data`` are the first octets of the new one."""
 
@@ -166,21 +173,18 @@ class ResponseParser:
         found = self._scan(data)
         if found is None:
             return False
-        status, reason, fields, length, end = found
+        status, reason, lines, count, length, end = found
         limits = self._limits
         left = len(data) - end
-        if end > limits.max_head or len(fields) > limits.max_fields or left > length:
+        if end > limits.max_head or count > limits.max_fields or left > length:
             return False  # llhttp says what is wrong
         self._delimited = True
         self._interim = False
-        head = ResponseHead(status, fields, (1, 1), reason)
+        head = ResponseHead(status, None, (1, 1), reason, lines)
         head.has_length = True
         if left == length:
             self._expecting = False
-            self.sink.response_head(head)
-            if left:
-                self.sink.response_body(data[end:])
-            self.sink.response_end(True)
+            self.sink.response_whole(head, data[end:])
             return True
         self._persistent = True
         self._left = length - left

@@ -25,6 +25,8 @@ __all__ = ["FORMATS", "AccessLog", "Record", "combined_line", "json_line"]
 #: Lines that wait before they are handed to the writer at once; else the next flush takes them. Each handing over costs
 #: the reactor a fight for the interpreter, so there are few.
 BATCH = 4096
+#: Requests that are made lines of together: while one is served it is only noted.
+TOGETHER = 256
 #: Octets with the writer, above which lines are dropped.
 PENDING_LIMIT = 8 << 20
 
@@ -42,6 +44,7 @@ class Record(NamedTuple):
 
     :ivar trace: its trace id (W3C), where traces are begun: the request's name in every log.
     :ivar octets: of the response's content, as sent. :ivar took_s: from its head to the end of its response.
+    :ivar ended_s: when it was over, in the seconds of the log's clock; ``None`` for the time at which its line is made.
     """
 
     client: str
@@ -59,6 +62,7 @@ class Record(NamedTuple):
     service: str = ""
     trace: bytes = b""
     route: str = ""
+    ended_s: float | None = None
 
 
 def escaped(value: bytes) -> bytes:
@@ -66,14 +70,22 @@ def escaped(value: bytes) -> bytes:
     return value if not value.translate(None, _SAFE) else b"".join([_ESCAPED[octet] for octet in value])
 
 
-def combined_line(record: Record, stamp: bytes) -> bytes:
-    """The combined log format of Apache and nginx."""
+def combined_in_python(record: Record, stamp: bytes) -> bytes:
+    """What :func:`combined_line` does, where no compiler was."""
     client, method, target, version, status, octets, referer, agent = record[:8]
     if (target + referer + agent).translate(None, _SAFE):
         target, referer, agent = escaped(target), escaped(referer), escaped(agent)
     return b'%b - - [%b] "%b %b %b" %d %d "%b" "%b"\n' % (
         client.encode(), stamp, method, target, _VERSIONS[version], status, octets, referer or b"-", agent or b"-",
     )  # fmt: skip
+
+
+#: The combined log format of Apache and nginx.
+combined_line: Callable[[Record, bytes], bytes]
+try:
+    from lbarray.telemetry._lines import combined_line
+except ImportError:
+    combined_line = combined_in_python
 
 
 def json_line(record: Record, stamp: bytes) -> bytes:
@@ -125,6 +137,7 @@ class AccessLog:
     :param style: one of :data:`FORMATS`.
     :param required: when it cannot be opened, that is an error; else there is no log, and a warning.
     :param now: seconds since the epoch.
+    :ivar seconds: the clock of whoever adds records.
     """
 
     log = Logger()
@@ -138,6 +151,8 @@ class AccessLog:
         required: bool = True,
         now: Callable[[], float] = time.time,
     ) -> None:
+        self.seconds: Callable[[], float] = time.time
+        self._records: list[Record] = []
         self._required = required
         self.path = path
         self._line, self._stamp = FORMATS[style]
@@ -180,17 +195,29 @@ class AccessLog:
 
     def add(self, record: Record) -> None:
         """Note one request. Never blocks, never raises."""
-        now = int(self._now())
-        if now != self._second:
-            self._second = now
-            self._stamp_text = self._stamp(now)
-        lines = self._lines
-        lines.append(self._line(record, self._stamp_text))
-        if len(lines) >= BATCH:
-            self.flush()
+        records = self._records
+        records.append(record)
+        if len(records) >= TOGETHER:
+            self._make_lines()
+            if len(self._lines) >= BATCH:
+                self.flush()
+
+    def _make_lines(self) -> None:
+        records, self._records = self._records, []
+        line, add = self._line, self._lines.append
+        now = self._now()
+        shift = now - self.seconds()
+        for record in records:
+            ended_s = record[-1]
+            second = int(now if ended_s is None else ended_s + shift)
+            if second != self._second:
+                self._second = second
+                self._stamp_text = self._stamp(second)
+            add(line(record, self._stamp_text))
 
     def flush(self) -> None:
         """Hand what has gathered to the writer. Called now and then."""
+        self._make_lines()
         lines, self._lines = self._lines, []
         if self._unwritten:
             with self._lock:

@@ -6,7 +6,7 @@ Counters, because those of several processes add up; histograms are made of them
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 import attrs
@@ -51,26 +51,44 @@ _LAST: Final = len(BUCKETS_S)
 
 
 class Series:
-    """One histogram, and how often what end. On the path of every request: three additions, of keys made before."""
+    """One histogram, and how often what end. On the path of every request: three additions."""
 
-    __slots__ = ("_add", "_buckets", "_ends", "_family", "_label")
+    __slots__ = ("_add", "_buckets", "_counts", "_ends", "_family", "_label", "_total_s")
 
     def __init__(self, counters: Counters, family: Family, one: str, two: str) -> None:
         self._add = counters.add
         self._family = family
         self._label = label = f"{one}/{two}"
         self._buckets = tuple(f"{label}/{place}" for place in range(_LAST + 1))
-        self._ends: dict[Hashable, str] = {}
+        self._counts = [0] * (_LAST + 1)
+        self._total_s = 0.0
+        self._ends: dict[str, int] = {}
 
-    def observe(self, seconds: float, end: str | int) -> None:
+    def observe(self, seconds: float, end: str) -> None:
         """One that took so long and ended like this."""
+        self._counts[bisect_left(BUCKETS_S, seconds)] += 1
+        self._total_s += seconds
+        ends = self._ends
+        ends[end] = ends.get(end, 0) + 1
+
+    def hand_over(self) -> None:
+        """To the counters. What is less than a microsecond stays for the next time."""
         add, family = self._add, self._family
-        add(family.buckets, self._buckets[bisect_left(BUCKETS_S, seconds)])
-        add(family.total_us, self._label, int(seconds * 1e6))
-        label = self._ends.get(end)
-        if label is None:
-            label = self._ends[end] = f"{self._label}/{end}"
-        add(family.ends, label)
+        for place, count in enumerate(self._counts):
+            if count:
+                self._counts[place] = 0
+                add(family.buckets, self._buckets[place], count)
+        if self._ends:
+            microseconds = int(self._total_s * 1e6)
+            self._total_s -= microseconds / 1e6
+            add(family.total_us, self._label, microseconds)
+            for end, count in self._ends.items():
+                add(family.ends, f"{self._label}/{end}", count)
+            self._ends = {}
+
+
+def _series(counters: Counters, family: Family, one: str, two: str) -> Series:
+    return counters.tally((family, one, two), lambda: Series(counters, family, one, two))
 
 
 class Durations:
@@ -95,9 +113,8 @@ class Durations:
 
     def _series(self, route: str) -> Series:
         if len(self._routes) >= MOST_ROUTES and route:
-            other = self._routes.get(OTHER_ROUTES)
-            return other or Series(self._counters, REQUESTS, self._service, OTHER_ROUTES)
-        return Series(self._counters, REQUESTS, self._service, route)
+            route = OTHER_ROUTES
+        return _series(self._counters, REQUESTS, self._service, route)
 
 
 _CLASSES: Final = {kind: f"{kind}xx" for kind in range(1, 6)}
@@ -105,7 +122,7 @@ _CLASSES: Final = {kind: f"{kind}xx" for kind in range(1, 6)}
 
 def backend_series(counters: Counters, pool: str, backend: str) -> Series:
     """Counts the requests of one back end."""
-    return Series(counters, BACKENDS, pool, backend)
+    return _series(counters, BACKENDS, pool, backend)
 
 
 def durations_of(counters: Counters, family: Family = REQUESTS) -> dict[tuple[str, str], Histogram]:

@@ -57,7 +57,7 @@ class TunnelSide(typing.Protocol):
         """It is gone."""
 
 
-class _Nobody:
+class _Nobody(ResponseSink):
     """Hears what a parser still tells when its request was given up in the middle of it."""
 
     def response_head(self, head: ResponseHead) -> None:
@@ -150,7 +150,10 @@ class BackendConnection(Protocol):
         if self.connected_once:
             self.reused = True
             self._assignment = None
-            self.transport.writeSequence(octets)
+            if len(octets) == 1:
+                self.transport.write(octets[0])
+            else:
+                self.transport.writeSequence(octets)
         else:
             self._unsent = octets
 

@@ -31,6 +31,8 @@ __all__ = ["ClientConnection"]
 
 #: Seconds for which a client's input is still read after our last answer.
 LINGER_S = 2.0
+#: Octets of content that are cheaper to copy behind their head than to hand over beside it.
+JOIN_BELOW = 8192
 #: Seconds that a connection without a request has left when the node stops.
 FRESH_S = 1.0
 
@@ -92,6 +94,7 @@ class ClientConnection(Exchange, Protocol):
         self._waiting: deque[_Waiting] = deque()
         self._refusal: BadMessage | None = None
         self._queue_paused = False
+        self._advancing = False
         self._lost = False
         self._closing = False
         self._lingers = False
@@ -201,9 +204,16 @@ class ClientConnection(Exchange, Protocol):
         else:
             self.end_body()
 
+    def request_whole(self, head: RequestHead) -> None:
+        if self.request is None and not self._waiting:
+            self._begin(head, True, True)
+        else:
+            self.request_head(head, True)
+            self.request_end()
+
     # One request
 
-    def _begin(self, head: RequestHead, keep_alive: bool) -> None:
+    def _begin(self, head: RequestHead, keep_alive: bool, complete: bool = False) -> None:
         peer = self.peer
         assert peer is not None
         self._keep_alive = keep_alive and not self.factory.stopping
@@ -212,7 +222,7 @@ class ClientConnection(Exchange, Protocol):
         self.client_address = peer.address
         if self.factory.clients.limits_requests:
             self.asking = self.factory.clients.find(peer.address.host) if head.forwarded else self.counted
-        self.begin(head)
+        self.begin(head, complete)
 
     def answered_and_complete(self) -> None:
         self._next()
@@ -233,6 +243,23 @@ class ClientConnection(Exchange, Protocol):
             request, head, more, has_length=has_length, keep_alive=keep_alive
         )
         self._out.append(octets)
+
+    def respond_whole(
+        self, head: ResponseHead, more: tuple[tuple[bytes, bytes], ...], content: bytes, now: float
+    ) -> None:
+        request = self.request
+        assert request is not None
+        octets, _, self._keep_alive = response_octets(request, head, more, has_length=True, keep_alive=self._keep_alive)
+        self.sent_octets = len(content)
+        out = self._out
+        if out or len(content) > JOIN_BELOW:
+            out += (octets, content)
+            self.flush()
+        elif not self._lost:
+            self.deadline = now + self._response_timeout_s
+            self.transport.write(octets + content)
+        self.log_access(head.status, now)
+        self._done()
 
     def content(self, data: bytes) -> None:
         self.sent_octets += len(data)
@@ -298,7 +325,24 @@ class ClientConnection(Exchange, Protocol):
             if self.request is not None or self._closing:
                 return
         if self._waiting:
+            if not self._advancing:
+                self._advance()
+        elif self._refusal is not None:
+            self._refuse(self._refusal)
+        elif factory.stopping:
+            self._close()
+        if not self._waiting and self._queue_paused and not self._lost and self._refusal is None:
+            self._queue_paused = False
+            self.resume_reading()
+
+    def _advance(self) -> None:
+        """The requests in the queue, as long as each is answered at once; in a loop, for they may be many."""
+        self._advancing = True
+        while self._waiting and self.request is None and not self._closing:
             following = self._waiting.popleft()
+            if following.ended and not following.body and not following.trailers and not following.head.has_body:
+                self._begin(following.head, following.keep_alive, True)
+                continue
             self._begin(following.head, following.keep_alive)
             if self.request is following.head:
                 for data in following.body:
@@ -307,13 +351,7 @@ class ClientConnection(Exchange, Protocol):
                     self.send_trailers(following.trailers)
                 if following.ended:
                     self.end_body()
-        elif self._refusal is not None:
-            self._refuse(self._refusal)
-        elif factory.stopping:
-            self._close()
-        if not self._waiting and self._queue_paused and not self._lost and self._refusal is None:
-            self._queue_paused = False
-            self.resume_reading()
+        self._advancing = False
 
     def _go_on(self) -> None:
         """The protocol stays: what came behind the request that would have switched it is the next request."""

@@ -31,12 +31,12 @@ class Exchange(Responding):
 
     # What the client's side does
 
-    def begin(self, head: RequestHead) -> None:
-        """A request, with its content to follow."""
+    def begin(self, head: RequestHead, complete: bool = False) -> None:
+        """A request, with its content to follow; or ``complete``, without any: no :meth:`end_body` follows then."""
         factory = self.factory
         factory.requests_begun += 1
         self.request = head
-        self.request_complete = False
+        self.request_complete = complete
         self.response_begun = False
         self._body_began = False
         self._stale_once = False
@@ -51,7 +51,7 @@ class Exchange(Responding):
             self._asked, self._attempts = None, 0
         elif factory.forwarding.traces:
             self._trace = ensure_trace(head)
-        self.deadline = now + factory.limits.body_timeout_s
+        self.deadline = now + (self._response_timeout_s if complete else factory.limits.body_timeout_s)
         self._window_octets = 0
         if self.asking is not None and (wait_s := factory.clients.wait_s(self.asking, now)):
             factory.counters.add("requests_refused", "rate")
@@ -174,6 +174,8 @@ class Exchange(Responding):
         handling = assignment.handling
         if handling.response_timeout_s is not None:
             self._response_timeout_s = handling.response_timeout_s
+            if self.request_complete:
+                self.deadline = factory.seconds() + self._response_timeout_s
         for response_filter in factory.filters:
             response_filter.prepare(head)
         self._head_octets, self._chunked_request = request_octets(

@@ -76,6 +76,15 @@ class ExchangeState:
         """The head of the response. ``more``: fields to add; ``has_length``: it has Content-Length."""
         raise NotImplementedError
 
+    def respond_whole(
+        self, head: ResponseHead, more: tuple[tuple[bytes, bytes], ...], content: bytes, now: float
+    ) -> None:
+        """All of a response, which has Content-Length, to a request that is complete, at ``now``."""
+        self.respond(head, more, True)
+        if content:
+            self.content(content)
+        self.content_end()
+
     def respond_interim(self, head: ResponseHead) -> None:
         """A response below 200."""
         raise NotImplementedError

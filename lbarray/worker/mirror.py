@@ -6,6 +6,7 @@ from typing import Any
 
 from lbarray.http.events import Fields, ResponseHead
 from lbarray.http.limits import Limits
+from lbarray.http.responses import ResponseSink
 from lbarray.values import Outcome
 from lbarray.worker.backend import BackendConnection, BackendFactory
 
@@ -15,7 +16,7 @@ __all__ = ["Mirror"]
 BEHIND_LIMIT = 262144
 
 
-class Mirror:
+class Mirror(ResponseSink):
     """Sends what it is given and drops what comes back."""
 
     def __init__(self, factory: Any, assignment: Any, method: bytes, head: bytes) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from lbarray.http.events import Fields, ResponseHead
+from collections.abc import Callable
+from typing import Any
+
+from lbarray.http.events import Fields, RequestHead, ResponseHead
 from lbarray.telemetry.access_log import Record
 from lbarray.values import Outcome
 from lbarray.worker.contents import FilteredContent
@@ -10,6 +13,10 @@ from lbarray.worker.exchange_state import ExchangeState
 from lbarray.worker.spans import spans_of
 
 __all__ = ["Responding"]
+
+_ANSWERED, _SERVER_ERROR = Outcome.ANSWERED, Outcome.SERVER_ERROR
+#: Makes a record of all its parts in their order, without the call of Python that its class is.
+_new: Callable[[type[Record], tuple[Any, ...]], Record] = tuple.__new__
 
 
 class Responding(ExchangeState):
@@ -44,6 +51,39 @@ class Responding(ExchangeState):
         if factory.node_field:
             more = (factory.node_field, (b"X-Lbarray-Backend", assignment.backend.name.encode()))
         self.respond(head, more, has_length)
+
+    def response_whole(self, head: ResponseHead, content: bytes) -> None:
+        """Nearly all small responses: the same as the four together, with one look at the clock."""
+        request, assignment, backend, factory = self.request, self._assignment, self._backend, self.factory
+        status = head.status
+        if (
+            request is None
+            or assignment is None
+            or backend is None
+            or not self.request_complete
+            or self._mirrors is not None
+            or factory.filters
+            or status in assignment.handling.retry_statuses
+        ):
+            self.response_head(head)
+            if self._backend is backend:  # and not another one, that is asked now
+                self.response_body(content)
+                self.response_end(True)
+            return
+        self.status = status
+        assignment.responded(head)
+        self._assignment = self._backend = None
+        assignment.finished(_ANSWERED if status < 500 else _SERVER_ERROR)
+        now = factory.seconds()
+        if backend.lost:
+            backend.close()
+        else:
+            backend.stored(assignment, now)
+            assignment.keep_connection(backend)
+        more: tuple[tuple[bytes, bytes], ...] = ()
+        if factory.node_field:
+            more = (factory.node_field, (b"X-Lbarray-Backend", assignment.backend.name.encode()))
+        self.respond_whole(head, more, content, now)
 
     def response_body(self, data: bytes) -> None:
         if self._content is not None:
@@ -115,10 +155,12 @@ class Responding(ExchangeState):
         for mirror in mirrors or ():
             mirror.close()
 
-    def log_access(self, status: int) -> None:
+    def log_access(self, status: int, now: float | None = None) -> None:
         """The request in hand is over: count it, and write its line; 499 for a client that has gone."""
         factory = self.factory
-        took_s = factory.seconds() - self._began_s if self.request is not None else 0.0
+        if now is None:
+            now = factory.seconds()
+        took_s = now - self._began_s if self.request is not None else 0.0
         factory.durations.observe(took_s, status, self._route)
         if self._recorded is not None:
             self._record(status, took_s)
@@ -127,32 +169,33 @@ class Responding(ExchangeState):
             return
         request = self.request
         if request is None:
-            log.add(Record(self.client_address.host, b"-", b"-", (1, 1), status, 0, service=factory.name))
+            host = self.client_address.host
+            log.add(Record(host, b"-", b"-", (1, 1), status, 0, service=factory.name, ended_s=now))
             return
-        referer = agent = b""
-        for name, value in request.fields:
-            size = len(name)
-            if size == 10 and name.lower() == b"user-agent":
-                agent = value
-            elif size == 7 and name.lower() == b"referer":
-                referer = value
+        agent, referer = request.agent, request.referer
+        if agent is None or referer is None:
+            agent, referer = _named(request)
         log.add(
-            Record(
-                self.client_address.host,
-                request.method,
-                request.target,
-                request.version,
-                status,
-                self.sent_octets,
-                referer,
-                agent,
-                request.authority,
-                took_s,
-                self._body_octets,
-                self._backend_name,
-                factory.name,
-                self._trace,
-                self._route,
+            _new(
+                Record,
+                (
+                    self.client_address.host,
+                    request.method,
+                    request.target,
+                    request.version,
+                    status,
+                    self.sent_octets,
+                    referer,
+                    agent,
+                    request.authority,
+                    took_s,
+                    self._body_octets,
+                    self._backend_name,
+                    factory.name,
+                    self._trace,
+                    self._route,
+                    now,
+                ),
             )
         )
 
@@ -180,3 +223,15 @@ class Responding(ExchangeState):
     def _retry_status(self) -> bool:
         """Leave a response that the route does not want its clients to see; true when somebody else is asked."""
         raise NotImplementedError
+
+
+def _named(request: RequestHead) -> tuple[bytes, bytes]:
+    """(User-Agent, Referer)."""
+    referer = agent = b""
+    for name, value in request.fields:
+        size = len(name)
+        if size == 10 and name.lower() == b"user-agent":
+            agent = value
+        elif size == 7 and name.lower() == b"referer":
+            referer = value
+    return agent, referer

@@ -76,6 +76,8 @@ class WorkerService(Service):
         self._connector: Connector | None = None
         self._listening = listening
         self._access_log = access_log
+        if access_log is not None:
+            access_log.seconds = reactor.seconds
         self._tracing = tracing
         self._listeners: dict[str, ServedService] = {}
         self._leaving: list[ServedService] = []
@@ -213,8 +215,10 @@ class WorkerService(Service):
 
         :raises SystemRefused: it cannot be opened; the one before goes on.
         """
-        if log is not None and self.running:
-            log.start()
+        if log is not None:
+            log.seconds = self._reactor.seconds
+            if self.running:
+                log.start()
         before, self._access_log = self._access_log, log
         for listener in self._all():
             listener.factory.access_log = log

@@ -112,7 +112,7 @@ class RoomTests(SynchronousTestCase):
             pool.begin(chosen)
         self.assertEqual((small.outstanding, large.outstanding), (1, 3))
         self.assertIsNone(pool.choose())
-        pool.end(large, Outcome.ANSWERED, None, lambda: 0.0)
+        pool.end(large, Outcome.ANSWERED, None, 0.0)
         self.assertIs(pool.choose(), large)
 
     def test_pool_limit(self) -> None:
@@ -163,7 +163,7 @@ class CircuitTests(SynchronousTestCase):
         changed = False
         for _ in range(times):
             self.pool.begin(self.members[place])
-            changed = self.pool.end(self.members[place], outcome, None, self.clock.seconds)
+            changed = self.pool.end(self.members[place], outcome, None, self.clock.seconds())
         if changed:
             self.pool.refresh()
         return changed
@@ -216,7 +216,7 @@ class QueueTests(SynchronousTestCase):
             self.pool.begin(each)
 
     def end(self, of: Member) -> None:
-        self.pool.end(of, Outcome.ANSWERED, None, lambda: 0.0)
+        self.pool.end(of, Outcome.ANSWERED, None, 0.0)
 
     def test_in_order_of_priority(self) -> None:
         """Important ones first, then as they came."""
@@ -257,5 +257,5 @@ class QueueTests(SynchronousTestCase):
         pool = make_pool(one, other, limits=limits, handed=lambda waiter, found: got.append(waiter.name))
         pool.begin(one)
         pool.queue.push(Waiting("bound", bound=other))
-        pool.end(one, Outcome.ANSWERED, None, lambda: 0.0)
+        pool.end(one, Outcome.ANSWERED, None, 0.0)
         self.assertEqual(got, ["bound"])

@@ -13,8 +13,8 @@ from lbarray.http.heads import request_octets, trailer_octets
 from lbarray.http.limits import Limits
 from lbarray.http.plain_heads import scanner
 from lbarray.http.refusals import BadMessage
-from lbarray.http.requests import RequestParser
-from lbarray.http.responses import ResponseParser
+from lbarray.http.requests import RequestParser, RequestSink
+from lbarray.http.responses import ResponseParser, ResponseSink
 
 LIMITS = Limits(max_head=4096, max_body=10000)
 
@@ -31,7 +31,7 @@ LINES = st.sampled_from(
 ENDS = st.sampled_from([b"\r\n", b"\r\n", b"\r\n", b"\r\n", b"\n", b"\r", b""])
 
 
-class Sink:
+class Sink(RequestSink):
     """Requests with all that belongs to them."""
 
     def __init__(self) -> None:
@@ -106,7 +106,7 @@ RESPONSE_LINES = st.sampled_from(
 )  # fmt: skip
 
 
-class ResponseHeard:
+class ResponseHeard(ResponseSink):
     """A sink of responses."""
 
     def __init__(self) -> None:

@@ -9,13 +9,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from lbarray.http.events import Fields, RequestHead
 from lbarray.http.limits import Limits
 from lbarray.http.refusals import BadMessage
-from lbarray.http.requests import RequestParser
+from lbarray.http.requests import RequestParser, RequestSink
 from lbarray.testing import every_split
 
 LIMITS = Limits(max_head=2048, max_body=1000)
 
 
-class Requests:
+class Requests(RequestSink):
     """Writes down what a client's requests are."""
 
     def __init__(self) -> None:

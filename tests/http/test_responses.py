@@ -7,13 +7,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from lbarray.http.events import Fields, ResponseHead
 from lbarray.http.limits import Limits
 from lbarray.http.refusals import BadMessage
-from lbarray.http.responses import ResponseParser
+from lbarray.http.responses import ResponseParser, ResponseSink
 from lbarray.testing import every_split
 
 LIMITS = Limits(max_head=2048, max_body=1000)
 
 
-class Responses:
+class Responses(ResponseSink):
     """Writes down what a back end's responses are."""
 
     def __init__(self) -> None:

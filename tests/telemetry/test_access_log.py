@@ -7,12 +7,15 @@ import os
 import threading
 from pathlib import Path
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from lbarray.errors import SystemRefused
-from lbarray.telemetry.access_log import PENDING_LIMIT, AccessLog, Record, combined_line, json_line
+from lbarray.telemetry.access_log import PENDING_LIMIT, AccessLog, Record, combined_in_python, combined_line, json_line
 from lbarray.telemetry.counters import Counters
 
+OCTETS = st.binary(max_size=60) | st.binary(min_size=900, max_size=1100)
 STAMP = b"24/Nov/2026:22:00:00 +0000"
 
 
@@ -36,6 +39,15 @@ class LineTests(SynchronousTestCase):
         self.assertEqual(line.count(b"\n"), 1)
         self.assertIn(b'"GET /\\"\\\\ HTTP/1.1"', line)
         self.assertTrue(line.endswith(b'"x\\" 200 1\\x0a\\xff\\x1b"\n'))
+
+    @settings(deadline=None, max_examples=200)
+    @given(OCTETS, OCTETS, OCTETS, st.integers(100, 999), st.integers(0, 1 << 62), st.sampled_from([(1, 0), (2, 0)]))
+    def test_compiled(
+        self, target: bytes, referer: bytes, agent: bytes, status: int, octets: int, version: tuple[int, int]
+    ) -> None:
+        """The line that is made in C is the one that is made in Python."""
+        one = Record("2001:db8::1", b"PROPFIND", target, version, status, octets, referer, agent)
+        self.assertEqual(combined_line(one, STAMP), combined_in_python(one, STAMP))
 
     def test_json(self) -> None:
         """One object a line, whatever is in it."""
@@ -64,6 +76,17 @@ class LogTests(SynchronousTestCase):
         lines = self.path.read_text().splitlines()
         self.assertEqual([int(line.split()[6][1:]) for line in lines], list(range(1000)))
         self.assertEqual(self.path.stat().st_mode & 0o007, 0)
+
+    def test_time(self) -> None:
+        """Of each request's end, though the lines are made later; by the clock of whoever notes requests."""
+        log = AccessLog(path=self.path, style="combined", counters=self.counters, now=lambda: 1.5e9)
+        log.start()
+        log.seconds = lambda: 50.0
+        for ended_s in (46.9, 48.1, 49.0, None):
+            log.add(record(ended_s=ended_s))
+        log.stop()
+        stamps = [line.split()[3].rpartition(":")[2] for line in self.path.read_text().splitlines()]
+        self.assertEqual(stamps, ["56", "58", "59", "00"])
 
     def test_reopened(self) -> None:
         """Lines before the rename are in the old file, those after it in the new one."""

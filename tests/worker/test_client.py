@@ -59,6 +59,18 @@ class EngineTests(Engine):
         client = await self.ask(b"".join(self.get(b"/%d" % number) for number in range(5)), 5)
         self.assertEqual([client.got[at - 1 : at] for at in _ends(client.got)], [b"0", b"1", b"2", b"3", b"4"])
 
+    async def test_pipelined_by_the_hundred(self) -> None:
+        """However many come together behind a request that takes its time, and are then answered at once."""
+
+        def script(backend: Backend, data: bytes) -> None:
+            self.requests.answer = OwnAnswer(200, content=b"hi")
+            backend.transport.write(OK)
+
+        self.serve(script)
+        octets = b"".join(self.get(b"/%d" % number) for number in range(1500))
+        client = await self.ask(octets, 1500)
+        self.assertEqual((client.got.count(b"HTTP/1.1 200"), client.closed), (1500, False))
+
     async def test_response_fields(self) -> None:
         """The assignment's fields are added, hop-by-hop ones are not passed on."""
         self.serve(answer(OK.replace(b"\r\n\r\n", b"\r\nKeep-Alive: 5\r\nX: y\r\n\r\n")))

@@ -17,7 +17,7 @@ from lbarray.config.pools import Check
 from lbarray.http.events import Fields, ResponseHead
 from lbarray.http.limits import Limits
 from lbarray.http.refusals import BadMessage
-from lbarray.http.responses import ResponseParser
+from lbarray.http.responses import ResponseParser, ResponseSink
 from lbarray.interfaces import IHealthProbe
 from lbarray.values import BackendAddress
 
@@ -36,7 +36,7 @@ def wrong_fields(head: ResponseHead, wanted: dict[str, str]) -> str:
     return ""
 
 
-class _Asking(Probing):
+class _Asking(Probing, ResponseSink):
     def __init__(self, check: Check, host: str, preamble: bytes) -> None:
         super().__init__()
         self._check = check
