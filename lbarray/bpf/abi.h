@@ -15,6 +15,7 @@
 #define NOBODY 0xffff
 #define QUOTED_OCTETS 512
 #define REPORTS_OCTETS 65536
+#define SHOWN_OCTETS 2048
 
 /* How often a packet is passed on at most: to all who had its row, or to all who had one of its two. */
 #define PASSES 3

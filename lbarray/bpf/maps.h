@@ -89,6 +89,19 @@ struct { /* packets that did not fit into a tunnel; those that nobody has taken 
 	__uint(max_entries, REPORTS_OCTETS);
 } reports SEC(".maps");
 
+struct { /* one of so many frames that leave or are dropped as XDP is shown, for no tap of the kernel sees them; 0: none */
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} sampling SEC(".maps");
+
+struct { /* to whom: nobody, most of the time */
+	__uint(type, BPF_MAP_TYPE_PERF_EVENT_ARRAY);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(__u32));
+} shown SEC(".maps");
+
 struct { /* the packet that a processor looks at. On the stack the verifier would follow every value that it may have, and
 	    see the program a thousand times. */
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -43,6 +43,19 @@ __attribute__((noinline)) int report_xdp(struct xdp_md *context, __u32 fits)
 	return 0;
 }
 
+/* A capture on this machine wants to see the frame, as it leaves or as it is dropped. */
+static __always_inline void show(struct xdp_md *context)
+{
+	__u32 zero = 0, *sample = bpf_map_lookup_elem(&sampling, &zero), length;
+
+	if (!sample || !*sample || bpf_get_prandom_u32() % *sample)
+		return;
+	length = context->data_end - context->data;
+	bpf_perf_event_output(context, &shown,
+			      BPF_F_CURRENT_CPU | (__u64)(length < SHOWN_OCTETS ? length : SHOWN_OCTETS) << 32, &length,
+			      sizeof(length));
+}
+
 static __always_inline void report_tc(struct __sk_buff *context, __u32 fits)
 {
 	struct too_big *report = reserve_report(fits);

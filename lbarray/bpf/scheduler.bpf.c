@@ -175,8 +175,7 @@ static __always_inline int strip_xdp(struct xdp_md *context, __u32 length, __be1
 	return !bpf_xdp_adjust_head(context, length);
 }
 
-SEC("xdp")
-int schedule_xdp(struct xdp_md *context)
+static __always_inline int handle_xdp(struct xdp_md *context)
 {
 	struct packet *packet = start();
 	struct worker *worker = 0;
@@ -222,6 +221,16 @@ int schedule_xdp(struct xdp_md *context)
 	if (packet->hop >= ONCE_PASSED_ON && verdict != PASSED_ELSEWHERE)
 		restore_ethertype(&cursor, packet);
 	return XDP_PASS;
+}
+
+SEC("xdp")
+int schedule_xdp(struct xdp_md *context)
+{
+	int action = handle_xdp(context);
+
+	if (action != XDP_PASS)
+		show(context);
+	return action;
 }
 
 /* Take the outer headers away. Whether the kernel has to see the packet's EtherType anew, or -1. */

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+import typing
+from contextlib import ExitStack
 from pathlib import Path
 
 from lbarray.commands.registry import Commands, connect, show
+
+if typing.TYPE_CHECKING:
+    from lbarray.scheduler.tap import XdpTap
 
 __all__ = ["add"]
 
@@ -50,11 +55,10 @@ def flows(arguments: argparse.Namespace) -> int:
 def capture(arguments: argparse.Namespace) -> int:
     """Write a sample of the packets to and from the VIPs on this machine's interface to a pcap file; needs root.
 
-    Bounded in time, number and size. What an XDP plane forwards or drops never reaches the kernel's taps, and the
-    command says so: capture that on a worker.
+    Bounded in time, number and size. What lbarray's XDP plane forwards or drops never reaches the kernel's taps: it is
+    captured behind the packet program, as it leaves.
     """
     from lbarray.config.load import load
-    from lbarray.kernel.attachments import has_xdp
     from lbarray.kernel.capture import Bounds, capture_packets
     from lbarray.node import node_name
 
@@ -65,13 +69,30 @@ def capture(arguments: argparse.Namespace) -> int:
     bounds = Bounds(
         sample=arguments.sample, seconds=arguments.seconds, packets=arguments.packets, octets=arguments.octets
     )
-    if has_xdp(interface):
-        print(
-            f"an XDP program on {interface} sees packets before this capture: those that it forwards or drops are not "
-            'in it. Capture them on the workers, or run this node with scheduler.plane = "tc" meanwhile',
-            file=sys.stderr,
-        )
-    written, missed = capture_packets(interface, vips, arguments.out, bounds)
+    with ExitStack() as open_:
+        beyond = _behind_xdp(interface, bounds.sample)
+        if beyond is not None:
+            open_.callback(beyond.close)
+        written, missed = capture_packets(interface, vips, arguments.out, bounds, beyond)
     lost = f"; the kernel dropped {missed} more because we were too slow: use --sample" if missed else ""
     print(f"{written} packets of {interface} in {arguments.out}{lost}")
     return 0
+
+
+def _behind_xdp(interface: str, sample: int) -> XdpTap | None:
+    """What shows the packets that an XDP program on this interface keeps from the kernel's taps."""
+    from lbarray.errors import SystemRefused
+    from lbarray.kernel.attachments import xdp_on
+    from lbarray.scheduler.tap import XdpTap
+
+    if not xdp_on(interface):
+        return None
+    try:
+        return XdpTap(interface, sample)
+    except SystemRefused as error:
+        print(
+            f"an XDP program on {interface} sees packets before this capture: those that it forwards or drops are not "
+            f"in it ({error}). Capture them on the workers",
+            file=sys.stderr,
+        )
+        return None

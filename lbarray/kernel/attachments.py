@@ -8,7 +8,7 @@ import errno
 from lbarray.kernel.libbpf import Program, library
 from lbarray.kernel.links import link
 
-__all__ = ["Classifier", "Xdp", "has_xdp"]
+__all__ = ["Classifier", "Xdp", "xdp_on"]
 
 _INGRESS = 1
 _REPLACE = 1
@@ -36,15 +36,19 @@ class _TcOptions(ctypes.Structure):
     ]
 
 
-def has_xdp(interface: str) -> bool:
-    """Is there an XDP program on an interface, in the driver or before the kernel's own path?
+def xdp_on(interface: str) -> int:
+    """The number of the XDP program on an interface, in the driver or before the kernel's own path; 0: there is none.
 
     :raises SystemRefused: there is no such interface, or no libbpf.
     """
+    return _xdp(link(interface).index, 0)
+
+
+def _xdp(ifindex: int, mode: int) -> int:
     found = ctypes.c_uint32(0)
-    code = library().c.bpf_xdp_query_id(link(interface).index, 0, ctypes.byref(found))
+    code = library().c.bpf_xdp_query_id(ifindex, mode, ctypes.byref(found))
     library().said.clear()
-    return not code and bool(found.value)
+    return 0 if code else found.value
 
 
 class Classifier:
@@ -114,10 +118,7 @@ class Xdp:
 
     def attached(self) -> bool:
         """Is a program there now?"""
-        found = ctypes.c_uint32(0)
-        code = library().c.bpf_xdp_query_id(self._ifindex, self._mode, ctypes.byref(found))
-        library().said.clear()
-        return not code and bool(found.value)
+        return bool(_xdp(self._ifindex, self._mode))
 
     def detach(self) -> None:
         """Take it away. Whoever asks knows that it is ours: another one's would have kept us from attaching."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Collection
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
+from typing import BinaryIO, Protocol
 
 import attrs
 
@@ -26,6 +27,19 @@ _LINKTYPE_ETHERNET = 1
 _WHOLE = 0x40000
 #: A 32-bit random number, as classic BPF reads it (``SKF_AD_OFF + SKF_AD_RANDOM``).
 _RANDOM = 0xFFFFF000 + 56
+
+
+class Beyond(Protocol):
+    """Shows packets that never reach the kernel's taps; all of them are for the addresses that are captured."""
+
+    def fileno(self) -> int:
+        """Readable when there are some."""
+
+    def read(self) -> list[tuple[bytes, int]]:
+        """(frame, or its beginning; its whole length) of each."""
+
+    def missed(self) -> int:
+        """How many were lost for want of room."""
 
 
 @attrs.frozen
@@ -88,31 +102,56 @@ def _socket(interface: str, bounds: Bounds) -> socket.socket:
     return tap
 
 
-def capture_packets(interface: str, addresses: Collection[Address], path: Path, bounds: Bounds) -> tuple[int, int]:
+@attrs.define
+class _File:
+    """The file, as far as it is written."""
+
+    out: BinaryIO
+    bounds: Bounds
+    written: int = 0
+
+    @property
+    def full(self) -> bool:
+        return self.written >= self.bounds.packets
+
+    def add(self, frame: bytes, length: int) -> None:
+        if not self.full:
+            self.out.write(pcap_record(frame[: self.bounds.octets], length, time.time()))
+            self.written += 1
+
+
+def capture_packets(
+    interface: str, addresses: Collection[Address], path: Path, bounds: Bounds, beyond: Beyond | None = None
+) -> tuple[int, int]:
     """Write packets until a bound is met or Ctrl-C; how many, and how many the kernel dropped for want of room.
 
+    :param beyond: shows what the kernel's taps on ``interface`` do not.
     :raises SystemRefused: no privilege, no such interface, or the file cannot be written.
     """
-    written = 0
     until = time.monotonic() + bounds.seconds
     with _socket(interface, bounds) as tap:
+        sources: list[socket.socket | Beyond] = [tap] if beyond is None else [tap, beyond]
         try:
             with path.open("wb") as out:
                 out.write(pcap_header(bounds.octets))
+                file = _File(out, bounds)
                 try:
-                    while written < bounds.packets and (left := until - time.monotonic()) > 0:
-                        if not select.select([tap], [], [], min(left, 0.5))[0]:
-                            continue
-                        buffer = bytearray(bounds.octets)
-                        # MSG_TRUNC: the length is that of the whole frame, however little we keep of it.
-                        length = tap.recv_into(buffer, bounds.octets, socket.MSG_TRUNC)
-                        frame = bytes(buffer[: min(length, bounds.octets)])
-                        if concerns(frame, addresses):
-                            out.write(pcap_record(frame, length, time.time()))
-                            written += 1
+                    while not file.full and (left := until - time.monotonic()) > 0:
+                        readable = select.select(sources, [], [], min(left, 0.5))[0]
+                        if tap in readable:
+                            buffer = bytearray(bounds.octets)
+                            # MSG_TRUNC: the length is that of the whole frame, however little we keep of it.
+                            length = tap.recv_into(buffer, bounds.octets, socket.MSG_TRUNC)
+                            frame = bytes(buffer[:length])
+                            if concerns(frame, addresses):
+                                file.add(frame, length)
+                        if beyond in readable and beyond is not None:
+                            for frame, length in beyond.read():
+                                file.add(frame, length)
                 except KeyboardInterrupt:
                     pass
         except OSError as error:
             raise SystemRefused(f"write {path}", errno=error.errno or 0) from None
         statistics = tap.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)
-    return written, struct.unpack("=II", statistics)[1]
+    missed = 0 if beyond is None else beyond.missed()
+    return file.written, struct.unpack("=II", statistics)[1] + missed

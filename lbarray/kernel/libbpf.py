@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lbarray.errors import SystemRefused
 
-__all__ = ["Map", "MappedArray", "ObjectFile", "Program", "library", "possible_cpus"]
+__all__ = ["Map", "MappedArray", "ObjectFile", "Program", "library", "maps_of", "possible_cpus"]
 
 _PRINTER = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 _ADVICE = {
@@ -60,7 +60,31 @@ class _MapCreate(ctypes.Structure):
     ]
 
 
+class _ProgramInfo(ctypes.Structure):
+    _fields_ = [
+        ("type", ctypes.c_uint32),
+        ("id", ctypes.c_uint32),
+        ("tag", ctypes.c_uint8 * 8),
+        ("lengths", ctypes.c_uint32 * 2),
+        ("instructions", ctypes.c_uint64 * 2),
+        ("load_time", ctypes.c_uint64),
+        ("created_by_uid", ctypes.c_uint32),
+        ("nr_map_ids", ctypes.c_uint32),
+        ("map_ids", ctypes.c_uint64),
+    ]
+
+
+class _MapInfo(ctypes.Structure):
+    _fields_ = [
+        ("type", ctypes.c_uint32),
+        ("id", ctypes.c_uint32),
+        ("sizes", ctypes.c_uint32 * 4),
+        ("name", ctypes.c_char * 16),
+    ]
+
+
 _MMAPABLE = 1 << 10  # BPF_F_MMAPABLE
+_MOST_MAPS = 64
 
 
 class Library:
@@ -87,6 +111,7 @@ class Library:
             getattr(self.c, function).argtypes = [ctypes.c_void_p, ctypes.c_char_p]
         self.c.bpf_map__set_inner_map_fd.argtypes = [ctypes.c_void_p, ctypes.c_int]
         self.c.bpf_program__set_autoload.argtypes = [ctypes.c_void_p, ctypes.c_bool]
+        self.c.bpf_obj_get_info_by_fd.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint32)]
         self.c.bpf_map_create.argtypes = [
             *(ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32),
             *(ctypes.c_uint32, ctypes.c_uint32, ctypes.c_void_p),
@@ -186,6 +211,46 @@ class MappedArray(Map):
         if not self._memory.closed:
             self._memory.close()
             os.close(self.fd)
+
+
+def _ask(fd: int, info: ctypes.Structure) -> None:
+    """:raises SystemRefused: the kernel does not say what it knows of a program or a map."""
+    size = ctypes.c_uint32(ctypes.sizeof(info))
+    code = library().c.bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size))
+    if code:
+        raise library().refused("ask the kernel for a program", code)
+
+
+def maps_of(program_id: int) -> dict[str, Map]:
+    """The maps of a loaded program of whomever, by their names. Whoever asks closes their descriptors.
+
+    :raises SystemRefused: there is no such program, or no right to ask (CAP_SYS_ADMIN).
+    """
+    c = library().c
+    fd = c.bpf_prog_get_fd_by_id(program_id)
+    if fd < 0:
+        raise library().refused(f"find the program {program_id}", fd)
+    ids = (ctypes.c_uint32 * _MOST_MAPS)()
+    info = _ProgramInfo(nr_map_ids=_MOST_MAPS, map_ids=ctypes.addressof(ids))
+    found: dict[str, Map] = {}
+    try:
+        _ask(fd, info)
+        for number in ids[: min(info.nr_map_ids, _MOST_MAPS)]:
+            place = c.bpf_map_get_fd_by_id(number)
+            if place < 0:
+                raise library().refused(f"find the map {number}", place)
+            known = _MapInfo()
+            found[str(number)] = Map(place, str(number))
+            _ask(place, known)
+            name = known.name.decode()
+            found[name] = Map(found.pop(str(number)).fd, name)
+    except SystemRefused:
+        for each in found.values():
+            os.close(each.fd)
+        raise
+    finally:
+        os.close(fd)
+    return found
 
 
 class Program:

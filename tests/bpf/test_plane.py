@@ -7,7 +7,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from lbarray.errors import SystemRefused
-from lbarray.kernel.attachments import has_xdp
+from lbarray.kernel.attachments import xdp_on
 from lbarray.kernel.journal import Journal
 from lbarray.scheduler.auto_plane import AutoPlane, Candidate
 from lbarray.scheduler.bpf_plane import BpfPlane, undoers
@@ -65,11 +65,11 @@ class GenericXdpPlaneTests(TcPlaneTests):
     def test_seen(self) -> None:
         """Others can see that there is an XDP program, and when it is gone."""
         plane = make_plane(self, self.mode)
-        self.assertFalse(has_xdp("lo"))
+        self.assertFalse(xdp_on("lo"))
         plane.attach()
-        self.assertTrue(has_xdp("lo"))
+        self.assertTrue(xdp_on("lo"))
         plane.detach()
-        self.assertFalse(has_xdp("lo"))
+        self.assertFalse(xdp_on("lo"))
 
     def test_taken(self) -> None:
         """Another XDP program is left alone, and named as the reason."""
