@@ -8,7 +8,7 @@ swap on the same frame. Every packet is counted, by service and worker, as in re
 A *hit* is a packet of a connection that the scheduler remembers, in a row that has moved; a *miss* one whose row alone
 says where it goes. A SYN writes the memory. At the worker, a packet of a row that another worker had before may belong
 to that one: the kernel is asked at the first packet of each connection after rows have moved, and its answer is
-remembered.
+remembered. So what the second chance takes of a connection is also shown by the packet, with ten packets each.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Case:
     """A kind of packet.
 
     :ivar now: who has every row, and ``before``: who had it earlier; node 0 is this one.
-    :ivar vary: each packet is of another connection: a million of them.
+    :ivar vary: after so many packets it is another connection's turn: a million of them; 0: all are of one.
     :ivar remembered: the connection began at worker 1 before the row moved.
     :ivar begins_here: it began at this node after the row moved.
     """
@@ -55,7 +55,7 @@ class Case:
     now: int = 1
     before: int = NOBODY
     flags: int = ACK
-    vary: bool = False
+    vary: int = 0
     remembered: bool = False
     begins_here: bool = False
 
@@ -64,11 +64,12 @@ CASES = (
     Case("hit: row that moved, connection remembered", now=2, before=1, remembered=True),
     Case("miss: row that never moved", before=NOBODY),
     Case("miss: row that moved, connection unknown", before=2),
-    Case("first packet of a connection: memory written", flags=SYN, vary=True),
+    Case("first packet of a connection: memory written", flags=SYN, vary=1),
     Case("at the worker, row that never moved", source=PEER, now=0),
     Case("at the worker, row that moved, connection here", source=PEER, now=0, before=1, begins_here=True),
     Case("second chance, passed on as before", source=PEER, now=0, before=1),
-    Case("second chance, the kernel asked", source=PEER, now=0, before=1, vary=True),
+    Case("second chance, the kernel asked", source=PEER, now=0, before=1, vary=1),
+    Case("second chance, ten packets of each connection", source=PEER, now=0, before=1, vary=10),
 )
 
 

@@ -18,11 +18,11 @@ struct { /* the program to call */
 	__type(value, __u32);
 } measured SEC(".maps");
 
-struct { /* the frame's first 14 octets, and whether every packet is of another connection */
+struct { /* the frame's first 14 octets, and of how many packets each connection is; 0: all are of one */
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct beginning { __u8 ethernet[14]; __u8 vary; __u8 pad; __u32 count; });
+	__type(value, struct beginning { __u8 ethernet[14]; __u8 vary; __u8 packet; __u32 count; });
 } beginnings SEC(".maps");
 
 static __always_inline int begin_again(void *data, void *end)
@@ -35,8 +35,12 @@ static __always_inline int begin_again(void *data, void *end)
 		return 0;
 	__builtin_memcpy(data, beginning->ethernet, ETH_HLEN);
 	if (beginning->vary) {
-		__u32 count = beginning->count++;
+		__u32 count = beginning->count;
 
+		if (++beginning->packet >= beginning->vary) {
+			beginning->packet = 0;
+			beginning->count++;
+		}
 		*port = bpf_htons(count << 1 | 1);
 		*source = bpf_htons(count >> 15);
 	}

@@ -4,14 +4,20 @@ A client, a scheduler and workers (nginx) as namespaces on one switch, with one 
 nginx end connections and carry the answers; nftables and lbarray pass the clients' packets on, and the workers answer
 directly.
 
-There are two processors, and each contender is measured twice in each round:
+There are two processors, and each contender is measured in several ways in each round:
 
 * *alone*: the scheduler's node has processor 0, everything else processor 1, which is then the limit. ``ms/1000`` is
   what 1,000 requests take of processor 0: the scheduler's process, its system calls, and all that the kernel does for
   its packets, interrupts included (:mod:`benchmarks.soaker`).
+* *at one rate*: the same, while all of them are asked for half of what HAProxy could do alone.
 * *array*: scheduler and workers share processor 0, client and switch have processor 1. ``requests/s`` is what one
   processor of an array can serve, whatever it spends on scheduling. ``array`` and ``client`` are the busy parts of both
   processors: the array is the limit where it is near 1.
+* *in bursts*: what one packet takes of a processor that is handed 64 at a time, as by the driver of a busy interface.
+  Of those that attach to the path behind the driver.
+
+``interrupts`` are those of 1,000 requests, in thousands: received by processor 0 from the other one and sent there.
+``without`` is ``ms/1000`` less their number times what one takes (:mod:`benchmarks.interrupts`).
 """
 
 from __future__ import annotations
@@ -21,11 +27,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import attrs
 
+from benchmarks import interrupts
+from benchmarks.bursts import BURST, CLIENT, Bursts
 from benchmarks.harness import (
     CONTENDER_CPU,
     LOAD_CPU,
@@ -37,6 +45,8 @@ from benchmarks.harness import (
     targets_table,
     wrk,
 )
+from benchmarks.interrupts import Interrupts
+from benchmarks.paced import Paced
 from benchmarks.soaker import Soaker
 from lbarray.bpf.build import compile_program
 from lbarray.testbed.namespaces import Host, Network
@@ -51,29 +61,72 @@ SECONDS = float(os.environ.get("BENCH_SECONDS", "2"))
 #: Of the planes that the kernel runs, against HAProxy: requests per second, and processor time per request.
 FASTER, CHEAPER = 1.5, 5.0
 
+AGAINST = "haproxy tcp"
+COSTS = ["ms/1000", "interrupts", "without"]
+#: Contenders that can be handed packets in bursts.
+BEHIND_THE_DRIVER = ("nftables fwd", "lbarray tc")
+
 Stop = Callable[[], None]
 
 
 @attrs.frozen
 class Load:
-    """What is asked. ``connections``: as many at a time."""
+    """What is asked.
+
+    :ivar connections: as many at a time.
+    :ivar paced: as many at one rate, 0: each request has its own; ``None``: is not asked for at a rate.
+    """
 
     name: str
     path: str
     connections: int
     options: tuple[str, ...] = ()
     octets: int = 0
+    paced: int | None = None
 
 
 LOADS = (
-    Load("keepalive, 50 octets", "small", 48),
-    Load("a connection per request", "small", 48, ("-H", "Connection: close")),
+    Load("keepalive, 50 octets", "small", 48, paced=48),
+    Load("a connection per request", "small", 48, ("-H", "Connection: close"), paced=0),
     Load("downloads of 1 MiB", "1m", 8, octets=MIB),
 )
 
 
+class Measured:
+    """One load's rows of each contender: in the array, alone, and alone at one rate."""
+
+    def __init__(self, load: Load, names: Sequence[str]) -> None:
+        self.load = load
+        self.array: dict[str, list[Row]] = {name: [] for name in names}
+        self.alone: dict[str, list[Row]] = {name: [] for name in names}
+        self.paced: dict[str, list[Row]] = {name: [] for name in names}
+
+    @property
+    def rate(self) -> float:
+        """Requests a second, of all contenders: half of what HAProxy could do alone in the first round."""
+        return self.alone[AGAINST][0]["rps"] / 2
+
+    def show(self, title: str) -> None:
+        """Print the tables, and which targets are met."""
+        for rows in self.array.values():
+            for row in rows:
+                row["MB/s"], row["requests/s"] = row["rps"] * self.load.octets / 1e6, row["rps"]
+        many = "MB/s" if self.load.octets else "requests/s"
+        self._table(title, self.array, [many, "array", "client"], {many: FASTER})
+        self._table(f"{title}, alone", self.alone, COSTS, {"ms/1000": 1 / CHEAPER})
+        if any(self.paced.values()):
+            self._table(f"{title}, alone, {self.rate:,.0f} a second", self.paced, COSTS, {"ms/1000": 1 / CHEAPER})
+
+    @staticmethod
+    def _table(title: str, rows: dict[str, list[Row]], columns: list[str], targets: dict[str, float]) -> None:
+        ratio_table("scheduler", title, rows, against=AGAINST, columns=columns)
+        ours = {name: row for name, row in rows.items() if name.startswith("lbarray") and name != "lbarray packet"}
+        targets_table("scheduler", f"{title}: targets", ours, against=rows[AGAINST], targets=targets)
+
+
 def main() -> None:
     """Small keepalive requests, one connection per request, and large downloads."""
+    os.sched_setaffinity(0, {LOAD_CPU})
     with Network() as network, Bench() as bench:
         place = Place(network, bench)
         for count in (1, 3):
@@ -96,14 +149,17 @@ class Place:
         self._servers: dict[str, subprocess.Popen[bytes]] = {}
         for name, address in WORKERS.items():
             self._servers[name] = _worker(bench, network.add(name, f"{address}/24"), name)
+        self._paced, self._bursts = Paced(bench.folder), Bursts(bench.folder)
         self._soaker = Soaker(bench)
+        self._interrupt_us = interrupts.cost_us(self._soaker)
+        print(f"one interrupt from the other processor takes {self._interrupt_us:.2f} us")
         if not STREAM_MODULE.exists():
             print("nginx stream is left out: libnginx-mod-stream is not installed (tools/system-packages)")
 
     def compare(self, workers: dict[str, str]) -> None:
         """All contenders with these workers, in turns."""
         contenders: dict[str, Callable[[], Stop]] = {
-            "haproxy tcp": lambda: self._haproxy(workers),
+            AGAINST: lambda: self._haproxy(workers),
             "nginx stream": lambda: self._nginx(workers),
             "nftables fwd": lambda: self._nftables(workers),
             "lbarray tc": lambda: self._lbarray(workers, "tc"),
@@ -113,7 +169,8 @@ class Place:
         }
         if not STREAM_MODULE.exists():
             del contenders["nginx stream"]
-        rows: dict[str, dict[str, list[Row]]] = {load.name: {name: [] for name in contenders} for load in LOADS}
+        measured = [Measured(load, list(contenders)) for load in LOADS]
+        in_bursts: dict[str, list[Row]] = {name: [] for name in BEHIND_THE_DRIVER}
         for _ in range(ROUNDS):
             for name, start in contenders.items():
                 stop = start()
@@ -121,32 +178,26 @@ class Place:
                     self._await_answers()
                     self._arrange(LOAD_CPU)
                     self._soaker.calibrate()
-                    alone = [self._measure_alone(load) for load in LOADS]
+                    for each in measured:
+                        each.alone[name].append(self._measure_alone(lambda load=each.load: self._measure(load)))  # type: ignore[misc]
+                    if len(workers) == 1:  # with more it is no other
+                        for each in measured:
+                            self._at_one_rate(each, name)
                     self._arrange(CONTENDER_CPU)
                     before = self._received(workers)
-                    array = [self._measure(load) for load in LOADS]
+                    for each in measured:
+                        each.array[name].append(self._measure(each.load))
                     self._all_worked(before, self._received(workers))
+                    if name in in_bursts:
+                        in_bursts[name].append(self._in_bursts())
                 except RuntimeError as error:
                     raise RuntimeError(f"{name}: {error}") from error
                 finally:
                     stop()
-                for load, one, other in zip(LOADS, alone, array, strict=True):
-                    rows[load.name][name].append(_row(load, one, other))
-        for load in LOADS:
-            self._show(load, rows[load.name], len(workers))
-
-    def _show(self, load: Load, measured: dict[str, list[Row]], workers: int) -> None:
-        columns = ["MB/s" if load.octets else "requests/s", "array", "client", "ms/1000"]
-        title = f"{load.name}, {workers} worker{'s' if workers > 1 else ''}"
-        ratio_table("scheduler", title, measured, against="haproxy tcp", columns=columns)
-        ours = [name for name in measured if name.startswith("lbarray") and name != "lbarray packet"]
-        targets_table(
-            "scheduler",
-            f"{title}: targets",
-            {name: measured[name] for name in ours},
-            against=measured["haproxy tcp"],
-            targets={columns[0]: FASTER, "ms/1000": 1 / CHEAPER},
-        )
+        for each in measured:
+            each.show(f"{each.load.name}, {_workers(len(workers))}")
+        title = f"packets in bursts of {BURST}, {_workers(len(workers))}"
+        ratio_table("scheduler", title, in_bursts, against="nftables fwd", columns=["us/packet"])
 
     # The arrangement of the processors
 
@@ -172,13 +223,55 @@ class Place:
         )
         return {**row, "array": first / passed, "client": second / passed}
 
-    def _measure_alone(self, load: Load) -> Row:
+    def _measure_alone(self, measure: Callable[[], Row]) -> Row:
+        """What 1,000 requests take of the scheduler's processor, and ``packets`` that come in there for one."""
         self._soaker.resume()
         began, turns = time.monotonic(), self._soaker.turns
-        row = self._measure(load)
-        used = self._soaker.used(self._soaker.turns - turns, time.monotonic() - began)
+        came, packets = Interrupts.so_far(), self._packets(self._scheduler)
+        row = measure()
+        passed = time.monotonic() - began
+        used = self._soaker.used(self._soaker.turns - turns, passed)
         self._soaker.pause()
-        return {**row, "used": used, "array": used / (time.monotonic() - began)}
+        many = max(1.0, row["requests"])
+        ms, per_request = used * 1e6 / many, Interrupts.so_far().since(came) / many
+        return {
+            **row,
+            "busy": used / passed,
+            "ms/1000": ms,
+            "interrupts": per_request,
+            "without": max(0.0, ms - per_request * self._interrupt_us),
+            "packets": (self._packets(self._scheduler) - packets) / many,
+        }
+
+    def _at_one_rate(self, measured: Measured, name: str) -> None:
+        connections = measured.load.paced
+        if connections is None:
+            return
+        measured.paced[name].append(
+            self._measure_alone(
+                lambda: self._paced.ask(
+                    *(VIP, measured.load.path),
+                    rate=measured.rate,
+                    seconds=SECONDS,
+                    connections=connections,
+                    inside=self._client.inside(),
+                )
+            )
+        )
+
+    def _in_bursts(self) -> Row:
+        """Behind the scheduler they are lost: what becomes of them is not measured."""
+        rules = self._bench.folder / "lost.nft"
+        rules.write_text(
+            'table netdev lost {\n  chain lost {\n    type filter hook ingress device "p-scheduler" priority 0\n'
+            f"    ip saddr {CLIENT} drop\n  }}\n}}\n"
+        )
+        self._network.at_switch("nft", "-f", str(rules))
+        try:
+            inside = self._scheduler.inside()
+            return {"us/packet": self._bursts.receive_us("eth0", self._scheduler.mac(), VIP, inside=inside)}
+        finally:
+            self._network.at_switch("nft", "delete", "table", "netdev", "lost")
 
     def _await_answers(self) -> None:
         """Until the contender answers: from every worker, where it does not choose by the client's port alone."""
@@ -187,8 +280,11 @@ class Place:
 
     def _received(self, workers: dict[str, str]) -> dict[str, int]:
         """Packets that came in at each worker."""
-        counter = "/sys/class/net/eth0/statistics/rx_packets"
-        return {name: int(self._network.hosts[name].run("cat", counter)) for name in workers}
+        return {name: self._packets(self._network.hosts[name]) for name in workers}
+
+    @staticmethod
+    def _packets(host: Host) -> int:
+        return int(host.run("cat", "/sys/class/net/eth0/statistics/rx_packets"))
 
     def _all_worked(self, before: dict[str, int], after: dict[str, int]) -> None:
         came = {name: after[name] - before[name] for name in before}
@@ -288,17 +384,8 @@ def _worker(bench: Bench, host: Host, name: str) -> subprocess.Popen[bytes]:
     return bench.nginx(name, server, inside=host.inside())
 
 
-def _row(load: Load, alone: Row, array: Row) -> Row:
-    """What is shown of both measurements."""
-    return {
-        "requests/s": array["rps"],
-        "MB/s": array["rps"] * load.octets / 1e6,
-        "array": array["array"],
-        "client": array["client"],
-        "ms/1000": alone["used"] * 1e6 / max(1.0, alone["requests"]),
-        "requests/s alone": alone["rps"],
-        "busy alone": alone["array"],
-    }
+def _workers(count: int) -> str:
+    return f"{count} worker{'s' if count > 1 else ''}"
 
 
 if __name__ == "__main__":

@@ -205,6 +205,10 @@ class Network:
             path = f"/sys/class/net/{interface}/queues/rx-0/rps_cpus"
             run(["ip", "netns", "exec", namespace, "sh", "-c", f"echo {1 << cpu:x} > {path}"])
 
+    def at_switch(self, *command: str) -> str:
+        """Run a command in the switch's namespace to its end; its output."""
+        return run(["ip", "netns", "exec", self._switch, *command])
+
     def attach_at_switch(self, name: str, program: Path | None) -> None:
         """Attach a compiled XDP program to the host's port at the switch, in the driver, or take it away."""
         attached = ["obj", str(program), "sec", "xdp"] if program is not None else ["off"]
