@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+import attrs
+
 from lbarray.bpf.build import object_path
 from lbarray.config.model import Config
 from lbarray.errors import SystemRefused
@@ -57,15 +59,21 @@ def make_plane(*, reactor: Any, config: Config, node_name: str, secret: bytes, j
         )
 
     wanted = config.scheduler.plane
+    driver = driver_of(interface)
     candidates = [
-        Candidate("xdp", lambda: bpf("xdp"), unfit=_UNFIT_FOR_XDP.get(driver_of(interface), "")),
+        Candidate(
+            "xdp",
+            lambda: bpf("xdp"),
+            unfit=_UNFIT_FOR_XDP.get(driver, ""),
+            remark=f"in the driver of {interface}, {driver}",
+        ),
         Candidate("tc", lambda: bpf("tc")),
         Candidate("xdp-generic", lambda: bpf("xdp-generic")),
         Candidate("packet", lambda: packets(reactor)),
     ]
     if wanted != "auto":
         # Who names a plane has a reason, and knows the driver.
-        candidates = [Candidate(each.name, each.make) for each in candidates if each.name == wanted]
+        candidates = [attrs.evolve(each, unfit="") for each in candidates if each.name == wanted]
     return AutoPlane(candidates)
 
 

@@ -2,13 +2,54 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from lbarray.testbed.namespaces import Network
 from lbarray.testbed.nodes import NODES, Array, wait_for
 from tests.system.test_array import need_namespaces
+
+
+class ChosenPlaneTests(SynchronousTestCase):
+    """What ``auto`` takes, by the interface's driver, and says about it."""
+
+    def setUp(self) -> None:
+        need_namespaces()
+        network = Network()
+        self.addCleanup(network.close)
+        network.__enter__()
+        self.host = network.add("a", "192.0.2.1/24")
+
+    def chosen(self, interface: str, plane: str = "auto") -> tuple[str, str, str]:
+        """The plane, the line in the log, and the frame that came back from it, where there is a wire."""
+        told = json.loads(self.host.run(sys.executable, "-m", "tests.system.choosing", interface, plane))
+        (said,) = told["said"]
+        return told["plane"], said, told["came"]
+
+    def test_driver_with_xdp(self) -> None:
+        """A driver that takes the program runs it, and sends what is scheduled back by the wire it came from."""
+        plane, said, came = self.chosen("tap0")
+        self.assertEqual(plane, "xdp")
+        self.assertIn("in the driver of tap0, tun", said)
+        self.assertEqual(came[:12], "020000000002")
+        self.assertEqual(came[24:28], "0800")
+
+    def test_driver_that_loses(self) -> None:
+        """One that would lose what XDP sends back is not tried; who names the plane is believed."""
+        plane, said, _ = self.chosen("eth0")
+        self.assertEqual(plane, "tc")
+        self.assertIn("not xdp: veth loses the frames", said)
+        self.assertEqual(self.chosen("eth0", "xdp")[0], "xdp")
+
+    def test_driver_without(self) -> None:
+        """The kernel's own words say why a driver does not take it."""
+        self.host.run("ip", "link", "add", "br0", "type", "bridge")
+        plane, said, _ = self.chosen("br0")
+        self.assertEqual(plane, "tc")
+        self.assertIn("does not support XDP in native mode", said)
 
 
 class PlaneTests(SynchronousTestCase):
