@@ -114,6 +114,8 @@ static int hand_over(uint16_t *row, uint16_t now, const uint16_t *dead, Py_ssize
 	uint16_t kept[4] = {now, FREE, FREE, FREE};
 	int places = 1, changed = 0;
 
+	if (row[0] == now && !deaths) /* most rows of most changes */
+		return 0;
 	for (int each = 0; each < 4 && places < 4; each++)
 		if (row[each] != now && !is_dead(row[each], dead, deaths))
 			kept[places++] = row[each];

@@ -71,6 +71,8 @@ def merge(table: array[int], indices: array[int], dead: array[int], rows: array[
     gone = {*dead, NOBODY}
     for row, place in enumerate(table):
         index = indices[place]
+        if rows[4 * row] == index and not dead:  # most rows of most changes
+            continue
         old = rows[4 * row : 4 * row + 4]
         kept = [owner for owner in old if owner != index and owner not in gone]
         new = array("H", [index, *kept, NOBODY, NOBODY, NOBODY][:4])
