@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import attrs
 
 from lbarray.config.access_log import AccessLog
@@ -22,6 +24,12 @@ from lbarray.config.tracing import Tracing
 from lbarray.values import Address, HashBy, PlaneService, ServiceId
 
 __all__ = ["Config"]
+
+
+@lru_cache(maxsize=1024)
+def _service_id(address: Address, port: int) -> ServiceId:
+    """The same object for the same place: each request finds its routes by it, without comparing addresses."""
+    return ServiceId(address, port)
 
 
 @attrs.frozen
@@ -60,7 +68,7 @@ class Config:
         address: Address | None = service.vip or service.address
         if address is None:  # refused by the checks, so never in a loaded configuration
             raise ValueError(f"services.{name} has no address")
-        return ServiceId(address, service.port)
+        return _service_id(address, service.port)
 
     def plane_service(self, name: str) -> PlaneService:
         """The service of this name as forwarding planes know it."""

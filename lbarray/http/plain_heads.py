@@ -18,5 +18,5 @@ try:
     scanner: _heads.Scanner | None = _heads.Scanner(
         tuple(sorted(known_names.items(), key=lambda pair: len(pair[0]))), tuple(sorted(METHODS, key=len))
     )
-except ImportError:
+except (ImportError, TypeError):  # no compiler was there, or it was long before this source
     scanner = None
