@@ -206,7 +206,9 @@ class ServerConnection(Sending[S]):
             self._trailers(stream, fields, ended)
         elif stream_id > self.last_id:
             self._begin(stream_id, fields, ended)
-        elif stream_id not in self._was_reset:
+        elif stream_id in self._was_reset:
+            self._meter.spend()
+        else:
             if any(first <= stream_id <= last for first, last in self._gaps):
                 raise Http2Error("stream_id", f"stream {stream_id} after {self.last_id}")  # RFC 9113 §5.1.1
             raise Http2Error("closed", f"HEADERS on closed stream {stream_id}", ErrorCode.STREAM_CLOSED)
@@ -249,6 +251,8 @@ class ServerConnection(Sending[S]):
                 raise Http2Error("stream_id", "DATA on an idle stream")
             if stream_id not in self._was_reset:
                 raise Http2Error("closed", f"DATA on closed stream {stream_id}", ErrorCode.STREAM_CLOSED)
+            if not octets:
+                self._meter.spend()
             self._grant_connection(octets)
             return
         ended = bool(flags & END_STREAM)
@@ -309,8 +313,8 @@ class ServerConnection(Sending[S]):
             self._rst_stream(stream_id, payload)
         elif kind == PING:
             _checked_size(stream_id, len(payload), 8)
+            self._meter.spend()
             if not flags & ACK:
-                self._meter.spend()
                 self._out.append(ping_ack(payload))
         elif kind == GOAWAY:
             self._meter.spend()
@@ -342,10 +346,11 @@ class ServerConnection(Sending[S]):
 
     def _settings(self, flags: int, stream_id: int, payload: bytes) -> None:
         if flags & ACK:
+            self._meter.spend()  # we ask for one, at the beginning
             _checked_size(stream_id, len(payload), 0)
             return
-        if self._begun:
-            self._meter.spend()
+        # Each of them costs us as much as a frame: one that moves windows, those of all streams.
+        self._meter.spend(max(1, len(payload) // 6))
         _checked_size(stream_id, len(payload) % 6, 0)
         self._begun = True
         for at in range(0, len(payload), 6):

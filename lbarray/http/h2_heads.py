@@ -106,7 +106,7 @@ def _with_pseudo(
         raise Malformed("a path that is none")
     host = pseudo.get(b":authority")
     length: int | None = 0 if ended else None
-    te_trailers = False
+    told = te_trailers = False
     for kind, value in special:
         if kind == known.HOST:
             if host is not None and host.lower() != value.lower():
@@ -115,8 +115,11 @@ def _with_pseudo(
         elif kind == known.CONTENT_LENGTH:
             if not value.isdigit() or len(value) > 19:
                 raise Malformed("a length that is none")
+            if told:
+                raise Malformed("more than one length")  # two readers may take one each
             if ended and int(value):
                 raise Malformed("a length, and no content")
+            told = True
             length = int(value)
             fields.append((b"content-length", b"%d" % length))
         elif kind == known.TE:

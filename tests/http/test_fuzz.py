@@ -89,6 +89,17 @@ FIRST = st.sampled_from(
         b"OPTIONS /\x7f HTTP/1.1", b"GET /" + b"x" * 5000 + b" HTTP/1.1",
     ]
 )  # fmt: skip
+#: Requests that are good, and octets that are put in place of some of theirs.
+GOOD = [
+    b"GET /a?b=c HTTP/1.1\r\nHost: a.example\r\nUser-Agent: x\r\nConnection: keep-alive\r\n\r\n",
+    b"POST /a HTTP/1.1\r\nHost: a.example:80\r\nContent-Length: 5\r\nX: y\r\n\r\nhello",
+    b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    b"HEAD http://a.example/ HTTP/1.1\r\nHost: a.example\r\nConnection: X\r\nX: y\r\n\r\n",
+    b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+]
+BENT = st.binary(max_size=2) | st.sampled_from(
+    [b"\r", b"\n", b"\r\n", b"\0", b" ", b"\t", b":", b"%", b"\x80", b",", b"0"]
+)
 STATUS = st.sampled_from(
     [
         b"HTTP/1.1 200 OK", b"HTTP/1.1 200 ", b"HTTP/1.1 200", b"HTTP/1.1 404 Not\tFound \xff", b"HTTP/1.0 200 OK",
@@ -183,6 +194,23 @@ class TwoReadersTests(SynchronousTestCase):
         """The same responses, whole or cut, with too little content and with too much."""
         octets = status + b"\r\n" + b"".join(line + b"\r\n" for line in lines) + end + content
         self.assertEqual(read_response(octets, size, compiled=True), read_response(octets, size, compiled=False))
+
+    @settings(deadline=None, max_examples=600)
+    @given(st.data())
+    def test_bent(self, data: st.DataObject) -> None:
+        """The same requests, refused or not, when any octets are changed, wherever TCP cuts."""
+        octets = bytearray(b"".join(data.draw(st.lists(st.sampled_from(GOOD), min_size=1, max_size=3))))
+        for _ in range(data.draw(st.integers(0, 3))):
+            place = data.draw(st.integers(0, len(octets)))
+            octets[place : place + data.draw(st.integers(0, 2))] = data.draw(BENT)
+        cuts = sorted(data.draw(st.lists(st.integers(0, len(octets)), max_size=4)))
+        pieces = [bytes(octets[at:to]) for at, to in zip([0, *cuts], [*cuts, len(octets)], strict=True) if to > at]
+        outcomes = []
+        for some in ([bytes(octets)], pieces):
+            for compiled in (True, False):
+                sink, error = read(some, compiled=compiled)
+                outcomes.append((sink.shown(), error is not None))
+        self.assertEqual(outcomes, [outcomes[0]] * 4)
 
     def test_used(self) -> None:
         """Most messages are plain."""

@@ -22,7 +22,7 @@ from twisted.internet import reactor as global_reactor
 from twisted.internet.protocol import ClientCreator
 from twisted.internet.task import deferLater
 
-from lbarray.http.h2_frames import PREFACE
+from lbarray.http.h2_frames import PREFACE, SETTINGS, head
 from lbarray.http.limits import Limits
 from lbarray.values import Outcome
 from tests.worker.engine import OK, Backend, Engine, answer
@@ -375,10 +375,13 @@ class FloodTests(Http2Engine):
 
     async def calmed(self, *frames: Frame, times: int, kind: type[H2Client] = RawClient) -> None:
         """So many of these frames end the connection with ENHANCE_YOUR_CALM, and other clients notice nothing."""
+        await self.calmed_by(b"".join(frame.serialize() for frame in frames), times=times, kind=kind)
+
+    async def calmed_by(self, octets: bytes, *, times: int, kind: type[H2Client] = RawClient) -> None:
+        """The same for frames that are octets already."""
         self.limits = Limits(max_head=2048, h2_streams=50)
         self.serve(answer(OK))
         client = await self.meet(kind)
-        octets = b"".join(frame.serialize() for frame in frames)
         for _ in range(times):
             if client.closed:
                 break
@@ -398,6 +401,27 @@ class FloodTests(Http2Engine):
     async def test_settings(self) -> None:
         """SETTINGS without end."""
         await self.calmed(*[SettingsFrame(0)] * 100, times=50)
+
+    async def test_settings_in_one_frame(self) -> None:
+        """The same in few frames of thousands of settings, each of which moves every stream's window."""
+        many = head(16380, SETTINGS, 0, 0) + b"\0\x04\0\0\xff\xff" * 2730
+        await self.calmed_by(many, times=2)
+
+    async def test_acknowledgements(self) -> None:
+        """What acknowledges nothing that was sent: PING and SETTINGS with ACK."""
+        for frame in (PingFrame(0, b"12345678", flags=["ACK"]), SettingsFrame(0, flags=["ACK"])):
+            await self.calmed(*[frame] * 100, times=50)
+
+    async def test_behind_a_reset(self) -> None:
+        """Streams that are reset already: header blocks and empty DATA for them."""
+        client = RawClient()
+        encoded = client.encoder.encode(REQUEST)
+        opened = [
+            HeadersFrame(1, encoded, flags=["END_HEADERS"]),
+            WindowUpdateFrame(1, window_increment=2**31 - 1),  # which makes us reset it
+        ]
+        for frame in (DataFrame(1, b""), HeadersFrame(1, b"\x82", flags=["END_HEADERS"])):
+            await self.calmed(*opened, *[frame] * 5000, times=1)
 
     async def test_priorities(self) -> None:
         """PRIORITY without end."""
@@ -515,6 +539,7 @@ class ConformanceTests(Http2Engine):
         "8.3.1 host that is not the authority": [*REQUEST, ("host", "b.example")],
         "8.1.1 length without content": [*REQUEST, ("content-length", "3")],
         "8.1.1 signed length": [*REQUEST, ("content-length", "+3")],
+        "8.1.1 two lengths": [*REQUEST, ("content-length", "0"), ("content-length", "0")],
     }
 
     async def test_bad_streams(self) -> None:
