@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -182,6 +183,14 @@ class Client(Protocol):
         self._waiting.append((condition, done))
         self._look()
         return done.addTimeout(5, reactor)
+
+
+def closed_port(case: TestCase) -> int:
+    """A port that nobody listens at, and nobody else gets during the test: no listener of its own either."""
+    kept = socket.socket()
+    case.addCleanup(kept.close)
+    kept.bind(("127.0.0.1", 0))
+    return int(kept.getsockname()[1])
 
 
 def answer(octets: bytes) -> Callable[[Backend, bytes], None]:

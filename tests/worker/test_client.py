@@ -11,7 +11,7 @@ from lbarray.backends.connections import IdleConnections
 from lbarray.http.events import OwnAnswer
 from lbarray.http.limits import Limits
 from lbarray.values import Outcome
-from tests.worker.engine import OK, Backend, Client, Engine, Refused, answer
+from tests.worker.engine import OK, Backend, Client, Engine, Refused, answer, closed_port
 
 reactor: Any = global_reactor
 
@@ -279,7 +279,7 @@ class EngineTests(Engine):
         """A back end that takes no connection: the next one is asked, any method, nothing was sent."""
         self.serve(answer(OK))
         good = self.requests.ports[0]
-        self.requests.ports[:] = [_closed_port(), good]
+        self.requests.ports[:] = [closed_port(self), good]
         self.requests.idle.append(IdleConnections(max_idle=9, idle_timeout_s=9))
         await self.ask(self.get(b"/", b"Content-Length: 3", method=b"POST") + b"abc")
         self.assertEqual(self.requests.outcomes, [Outcome.CONNECT_FAILED, Outcome.ANSWERED])
@@ -287,7 +287,7 @@ class EngineTests(Engine):
 
     async def test_none_reachable(self) -> None:
         """When nobody takes the connection: 503."""
-        self.start([_closed_port()])
+        self.start([closed_port(self)])
         client = await self.connect()
         client.transport.write(self.get())
         await client.until(lambda: client.got.startswith(b"HTTP/1.1 503"))
@@ -498,10 +498,3 @@ def _ends(got: bytes) -> list[int]:
         places.append(at)
         at = got.find(b"hi", at + 1)
     return places
-
-
-def _closed_port() -> int:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])

@@ -24,8 +24,7 @@ from lbarray.node.worker_parts import make_rewriting, worker_settings
 from lbarray.telemetry.counters import Counters
 from lbarray.values import Outcome
 from lbarray.worker.plugins import Http, service_protocol
-from tests.worker.engine import Backend, Engine
-from tests.worker.test_client import _closed_port
+from tests.worker.engine import Backend, Engine, closed_port
 
 reactor: Any = global_reactor
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -112,7 +111,7 @@ class RelayTests(Engine):
     async def test_unreachable(self) -> None:
         """A back end that takes no connection: another one is asked."""
         self.serve(lambda backend, data: backend.transport.write(data))
-        self.requests.ports[:] = [_closed_port(), self.requests.ports[0]]
+        self.requests.ports[:] = [closed_port(self), self.requests.ports[0]]
         self.requests.idle.append(IdleConnections(max_idle=9, idle_timeout_s=9))
         client = await self.connect()
         client.transport.write(b"a1 NOOP")
