@@ -142,7 +142,9 @@ class BalancingTests(SynchronousTestCase):
         for welcomes in first.values():
             self.assertEqual({welcome.status for welcome in welcomes}, {200})
             self.assertEqual({welcome.backend for welcome in welcomes}, set(BACKENDS))
-            self.assertEqual({welcome.node for welcome in welcomes}, set(self.it.nodes))
+        # A node that is at its beginning yet has few rows, and perhaps none of one kind's clients.
+        nodes = {welcome.node for welcomes in first.values() for welcome in welcomes}
+        self.assertEqual(nodes, set(self.it.nodes))
         owner = self.it.owner()
         worker = next(name for name in self.it.nodes if name != owner)
         for victim in (worker, owner):
