@@ -16,8 +16,8 @@ There are two processors, and each contender is measured in several ways in each
 * *in bursts*: what one packet takes of a processor that is handed 64 at a time, as by the driver of a busy interface.
   Of those that attach to the path behind the driver.
 
-``interrupts`` are those of 1,000 requests, in thousands: received by processor 0 from the other one and sent there.
-``without`` is ``ms/1000`` less their number times what one takes (:mod:`benchmarks.interrupts`).
+``interrupts`` are those of one request: received by processor 0 from the other one and sent there. ``without`` is
+``ms/1000`` less what so many take (:mod:`benchmarks.interrupts`).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -179,7 +180,7 @@ class Place:
                     self._arrange(LOAD_CPU)
                     self._soaker.calibrate()
                     for each in measured:
-                        each.alone[name].append(self._measure_alone(lambda load=each.load: self._measure(load)))  # type: ignore[misc]
+                        each.alone[name].append(self._measure_alone(partial(self._measure, each.load)))
                     if len(workers) == 1:  # with more it is no other
                         for each in measured:
                             self._at_one_rate(each, name)

@@ -235,8 +235,8 @@ class IAssignment(Interface):
         """An open back-end connection that nobody uses, taken out of the store, or ``None``."""
 
     def keep_connection(connection: object) -> None:
-        """Store a connection that may be used again. It has ``close()``; the store may call it at
-        any time it holds the connection, and the owner calls ``forget_connection`` when it dies."""
+        """Store a connection that may be used again, behind :meth:`finished`. It has ``close()``; the store may call it
+        at any time it holds the connection, and the owner calls ``forget_connection`` when it dies."""
 
     def forget_connection(connection: object) -> None:
         """The stored connection died by itself. Unknown ones are ignored."""

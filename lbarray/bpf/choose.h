@@ -122,11 +122,11 @@ static __always_inline void consider(struct packet *packet, __u16 index, __u16 s
 {
 	struct worker *worker;
 
-	if (packet->previous != NOBODY || index == NOBODY || index == sender)
+	if (packet->next != NOBODY || index == NOBODY || index == sender)
 		return;
 	worker = known_worker(index);
 	if (worker && !(worker->flags & WORKER_LOCAL))
-		packet->previous = index;
+		packet->next = index;
 }
 
 /* Who may have a connection behind this worker, as far as the rows remember, and can be reached. Nodes may remember a row
@@ -140,7 +140,7 @@ static __always_inline struct worker *next_owner(struct packet *packet, __u16 se
 	__u16 behind = NOBODY;
 	int earlier;
 
-	packet->previous = NOBODY;
+	packet->next = NOBODY;
 #pragma unroll
 	for (int place = 0; place < OWNERS; place++) {
 		if (packet->owners[place] == self)
@@ -164,7 +164,7 @@ static __always_inline struct worker *next_owner(struct packet *packet, __u16 se
 		}
 	}
 	LET_GO();
-	return packet->previous == NOBODY ? 0 : known_worker(packet->previous);
+	return packet->next == NOBODY ? 0 : known_worker(packet->next);
 }
 
 /* A packet that has come to this worker: is it of a connection that it holds, or may begin here? If not, another worker
@@ -175,7 +175,7 @@ static __always_inline int second_chance(void *context, struct packet *packet, c
 					 const struct memory *memory, struct worker **worker, int deliver)
 {
 	__u8 most = service->choice ? PASSES_OF_TWO_ROWS : PASSES;
-	struct worker *previous;
+	struct worker *next;
 	int began_here = memory && memory->worker == config->self;
 
 	if (packet->flow.to.protocol != IPPROTO_TCP || begins_connection(packet) || packet->hop > most)
@@ -184,10 +184,10 @@ static __always_inline int second_chance(void *context, struct packet *packet, c
 		return deliver;
 	list_owners(packet, row, service->choice ? row_at(config, packet->half) : 0);
 	LET_GO();
-	previous = next_owner(packet, config->self);
-	if (!previous)
+	next = next_owner(packet, config->self);
+	if (!next)
 		return deliver;
-	if (memory && memory->epoch == config->epoch && memory->worker == packet->previous)
+	if (memory && memory->epoch == config->epoch && memory->worker == packet->next)
 		goto pass_on;
 	if (is_held(context, packet)) {
 		remember(packet, service, config, config->self);
@@ -195,11 +195,11 @@ static __always_inline int second_chance(void *context, struct packet *packet, c
 	}
 	/* One that began here with a SYN cookie may yet come to be. */
 	if (!began_here)
-		remember(packet, service, config, packet->previous);
+		remember(packet, service, config, packet->next);
 pass_on:
 	packet->is_cached = 0;
-	packet->worker = packet->previous;
-	*worker = previous;
+	packet->worker = packet->next;
+	*worker = next;
 	return PASSED_ON;
 }
 

@@ -57,7 +57,7 @@ struct packet {
 	__u32 stripped; /* octets of outer headers that were taken out */
 	__u32 again;    /* the kernel has to see its EtherType anew */
 	__u32 verdict;
-	__u16 previous; /* who had its row before this worker */
+	__u16 next;     /* who may have the connection behind this worker */
 	__u32 place;    /* of the connection in the memory */
 	__u32 half;     /* of its hash: where its second row is */
 	__u16 owners[OWNERS]; /* who may have the connection */

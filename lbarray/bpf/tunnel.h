@@ -15,7 +15,7 @@ struct gue {
 	__u8 protocol;
 	__be16 flags;
 	__be16 private;
-	__u8 passes;
+	__u8 passes; /* in as many bits as PASSES_OF_TWO_ROWS has */
 	__u8 pad;
 };
 

@@ -14,7 +14,6 @@ enum { ORDINARY, HOST, CONTENT_LENGTH, CONNECTION = 4, HOP = 8, FORWARDED, MAX_F
  * octets. */
 enum { ROOM = 8192, KNOWN = 64, LONGEST = 32 };
 
-
 static uint8_t of_token[256]; /* RFC 9110 section 5.6.2 */
 static uint8_t of_value[256]; /* RFC 9110 section 5.5 */
 static uint8_t lower[256];
@@ -433,7 +432,6 @@ static int learn(struct names *names, PyObject *given, int kinds)
 	for (Py_ssize_t at = count - 1; at >= 0; at--) {
 		PyObject *one = PyTuple_GetItem(given, at);
 		struct name *name = &names->names[at];
-
 		Py_ssize_t size = -1;
 
 		if (!kinds || PyArg_ParseTuple(one, "Sl", &one, &name->kind))

@@ -73,18 +73,19 @@ class Series:
 
     def hand_over(self) -> None:
         """To the counters. What is less than a microsecond stays for the next time."""
+        ends, self._ends = self._ends, {}
+        if not ends:  # most, whenever one counter is read
+            return
         add, family = self._add, self._family
         for place, count in enumerate(self._counts):
             if count:
                 self._counts[place] = 0
                 add(family.buckets, self._buckets[place], count)
-        if self._ends:
-            microseconds = int(self._total_s * 1e6)
-            self._total_s -= microseconds / 1e6
-            add(family.total_us, self._label, microseconds)
-            for end, count in self._ends.items():
-                add(family.ends, f"{self._label}/{end}", count)
-            self._ends = {}
+        microseconds = int(self._total_s * 1e6)
+        self._total_s -= microseconds / 1e6
+        add(family.total_us, self._label, microseconds)
+        for end, count in ends.items():
+            add(family.ends, f"{self._label}/{end}", count)
 
 
 def _series(counters: Counters, family: Family, one: str, two: str) -> Series:

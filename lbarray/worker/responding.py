@@ -47,10 +47,7 @@ class Responding(ExchangeState):
             has_length = head.get(b"content-length") is not None
             if body_filters:
                 self._content = FilteredContent(body_filters, self)
-        more: tuple[tuple[bytes, bytes], ...] = ()
-        if factory.node_field:
-            more = (factory.node_field, (b"X-Lbarray-Backend", assignment.backend.name.encode()))
-        self.respond(head, more, has_length)
+        self.respond(head, self._marks(assignment), has_length)
 
     def response_whole(self, head: ResponseHead, content: bytes) -> None:
         """Nearly all small responses: the same as the four together, with one look at the clock."""
@@ -73,17 +70,8 @@ class Responding(ExchangeState):
         self.status = status
         assignment.responded(head)
         self._assignment = self._backend = None
-        assignment.finished(_ANSWERED if status < 500 else _SERVER_ERROR)
-        now = factory.seconds()
-        if backend.lost:
-            backend.close()
-        else:
-            backend.stored(assignment, now)
-            assignment.keep_connection(backend)
-        more: tuple[tuple[bytes, bytes], ...] = ()
-        if factory.node_field:
-            more = (factory.node_field, (b"X-Lbarray-Backend", assignment.backend.name.encode()))
-        self.respond_whole(head, more, content, now)
+        now = self._give_back(assignment, backend, True)
+        self.respond_whole(head, self._marks(assignment), content, now)
 
     def response_body(self, data: bytes) -> None:
         if self._content is not None:
@@ -100,12 +88,7 @@ class Responding(ExchangeState):
         backend, self._backend = self._backend, None
         if assignment is None or backend is None:
             return
-        assignment.finished(Outcome.SERVER_ERROR if self.status >= 500 else Outcome.ANSWERED)
-        if reusable and self.request_complete and not backend.lost:
-            backend.stored(assignment, self.factory.seconds())
-            assignment.keep_connection(backend)
-        else:
-            backend.close()
+        self._give_back(assignment, backend, reusable)
         if self._mirrors is not None:
             if not self.request_complete:
                 self._drop_mirrors()
@@ -114,6 +97,22 @@ class Responding(ExchangeState):
             self._content.end()
         else:
             self.content_end()
+
+    def _give_back(self, assignment: Any, backend: Any, reusable: bool) -> float:
+        """The back end has answered: its connection is kept, or closed; the time."""
+        assignment.finished(_ANSWERED if self.status < 500 else _SERVER_ERROR)
+        now: float = self.factory.seconds()
+        if reusable and self.request_complete and not backend.lost:
+            backend.stored(assignment, now)
+            assignment.keep_connection(backend)
+        else:
+            backend.close()
+        return now
+
+    def _marks(self, assignment: Any) -> tuple[tuple[bytes, bytes], ...]:
+        """Who answered, where the configuration wants clients to see it (``worker.expose``)."""
+        field = self.factory.node_field
+        return (field, (b"X-Lbarray-Backend", assignment.backend.name.encode())) if field else ()
 
     # ContentSink: content_paused, and below content and content_end
 

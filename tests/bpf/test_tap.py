@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -10,8 +11,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from lbarray.bpf.build import compile_program
 from lbarray.errors import SystemRefused
+from lbarray.kernel.attachments import xdp_on
 from lbarray.kernel.capture import Bounds, capture_packets
-from lbarray.scheduler.abi import NOBODY, ROW
+from lbarray.kernel.libbpf import maps_of
+from lbarray.scheduler.abi import NOBODY, ROW, U32
 from lbarray.scheduler.tap import XdpTap
 from lbarray.values import HashBy, PlaneService, ServiceId, WorkerTarget
 from tests.bpf.bench import PEER_B, TABLE_SIZE, make_plane, own_network
@@ -79,7 +82,13 @@ class TapTests(SynchronousTestCase):
     def test_nothing_remains(self) -> None:
         """When it is closed the program is alone again."""
         tap = self.tap()
+        maps = maps_of(xdp_on("lo"))
+        for each in maps.values():
+            self.addCleanup(os.close, each.fd)
+        sample = maps["sampling"]
+        self.assertEqual(sample.lookup(U32.pack(0), 4), U32.pack(1))
         tap.close()
+        self.assertEqual(sample.lookup(U32.pack(0), 4), U32.pack(0))
         self.plane.program.test_run(web())
         self.assertEqual((tap.read(), tap.fileno()), ([], -1))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from lbarray.http.events import RequestHead, ResponseHead
 from lbarray.http.heads import request_octets, response_octets
@@ -21,6 +21,8 @@ class LinesTests(SynchronousTestCase):
     @given(st.lists(st.tuples(NAMES, VALUES)))
     def test_both_ways(self, fields: list[tuple[bytes, bytes]]) -> None:
         """Lines give the fields that they were made of, in C and in Python."""
+        if fields_of is fields_in_python:
+            raise SkipTest("lbarray.http._heads is not built here")
         lines = lines_of(fields)
         self.assertEqual((fields_of(lines), fields_in_python(lines)), (fields, fields))
 

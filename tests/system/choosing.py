@@ -19,8 +19,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
-from zope.interface import implementer
+from twisted.logger import capturedLogs, formatEvent
 
 from lbarray.config.load import parse
 from lbarray.kernel.journal import Journal
@@ -52,17 +51,6 @@ w1 = {{ address = "192.0.2.9:8001" }}
 PEER = b"\2\0\0\0\0\2"
 
 
-@implementer(ILogObserver)
-class Said:
-    """What was logged."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def __call__(self, event: LogEvent) -> None:
-        self.lines.append(formatEvent(event))
-
-
 def tap() -> int:
     """A new interface ``tap0``; what is written to it comes in there."""
     wire = os.open("/dev/net/tun", os.O_RDWR)
@@ -84,10 +72,8 @@ def through(wire: int, frame: bytes, wanted: bytes) -> str:
 
 
 def main(interface: str, plane: str) -> None:
-    said = Said()
-    globalLogPublisher.addObserver(said)
     wire = tap() if interface == "tap0" else -1
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, capturedLogs() as said:
         folder = Path(name)
         (folder / "key").write_bytes(b"0123456789abcdef0123456789abcdef")
         config = parse(TEXT.format(interface=interface, folder=folder, plane=plane))
@@ -111,7 +97,7 @@ def main(interface: str, plane: str) -> None:
             if wire >= 0:
                 came = through(wire, ethernet(ipv4(tcp(flags=SYN, payload=b"")), to=own, source=ROUTER), PEER)
         finally:
-            told = {"plane": chosen.name, "said": said.lines, "came": came}
+            told = {"plane": chosen.name, "said": [formatEvent(event) for event in said], "came": came}
             chosen.detach()
         print(json.dumps(told))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from lbarray.errors import SystemRefused
 from lbarray.telemetry.access_log import PENDING_LIMIT, AccessLog, Record, combined_in_python, combined_line, json_line
@@ -46,6 +46,8 @@ class LineTests(SynchronousTestCase):
         self, target: bytes, referer: bytes, agent: bytes, status: int, octets: int, version: tuple[int, int]
     ) -> None:
         """The line that is made in C is the one that is made in Python."""
+        if combined_line is combined_in_python:
+            raise SkipTest("lbarray.telemetry._lines is not built here")
         one = Record("2001:db8::1", b"PROPFIND", target, version, status, octets, referer, agent)
         self.assertEqual(combined_line(one, STAMP), combined_in_python(one, STAMP))
 
