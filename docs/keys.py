@@ -10,7 +10,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import attrs
 
-from lbarray.config.changes import FIXED
+from lbarray.config.changes import FIXED, PROCESSES_FIXED
 from lbarray.config.model import Config
 from lbarray.config.scalars import Accepts, HostPort
 
@@ -114,6 +114,7 @@ def restart_lines() -> Iterator[str]:
     for key, why in FIXED.items():
         more = " (but for priority and weight)" if key == "array.nodes" else ""
         yield from (f"   * - ``{key}``{more}", f"     - {why}")
+    yield from ("   * - ``worker.processes``, from 0 or to 0", f"     - {PROCESSES_FIXED}")
 
 
 def write(app: Any) -> None:

@@ -10,7 +10,7 @@ import attrs
 from lbarray.config.model import Config
 from lbarray.config.problems import shown
 
-__all__ = ["FIXED", "Difference", "differences", "needing_restart"]
+__all__ = ["FIXED", "PROCESSES_FIXED", "Difference", "differences", "needing_restart"]
 
 #: What a running node does not take up, and why; everything else it does. A key stands for all below it.
 FIXED: Final = {
@@ -29,10 +29,11 @@ FIXED: Final = {
     "membership.port": "every node has to change at once",
     "scheduler.plane": "changing the packet program loses what it remembers",
     "scheduler.table_size": "every node has to change at once",
-    "worker.processes": "listening sockets are shared out among them at the start",
     "console": "whoever reads this does so through it",
     "process": "privileges are given up at the start",
 }
+#: Why ``worker.processes`` is taken up from any number to any other, but not from 0 or to 0.
+PROCESSES_FIXED: Final = "whether a node serves in its own process or by worker processes is settled at the start"
 #: Of a node, what can change all the same.
 LIVE_OF_NODES: Final = ("priority", "weight")
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from twisted.logger import Logger
 
-from lbarray.config.changes import Difference, differences, needing_restart
+from lbarray.config.changes import PROCESSES_FIXED, Difference, differences, needing_restart
 from lbarray.config.load import ConfigFile, load_file
 from lbarray.config.model import Config
 from lbarray.console.actions import Refused
 from lbarray.errors import ArrayError, SystemRefused
 from lbarray.node.array_changes import follow_array, gone_vips, hold_new_vips, let_go_of_vips
 from lbarray.node.backend_parts import backends_settings
-from lbarray.node.process_parts import process_settings
+from lbarray.node.process_parts import process_count, process_settings
 from lbarray.node.rewriting import rewriting_settings
 from lbarray.node.worker_parts import make_access_log, make_tracing, worker_settings
 from lbarray.values import PlaneService
@@ -27,12 +27,12 @@ __all__ = ["Configuring", "NeedsRestart"]
 
 
 class NeedsRestart(Refused):
-    """A configuration that differs in what a running node cannot change."""
+    """A configuration that differs in what a running node cannot change. ``found``: each with its reason."""
 
     reason = "needs_restart"
 
-    def __init__(self, found: list[Difference]) -> None:
-        listed = "; ".join(f"{difference} ({difference.fixed_because})" for difference in found[:10])
+    def __init__(self, found: Sequence[tuple[Difference, str]]) -> None:
+        listed = "; ".join(f"{difference} ({why})" for difference, why in found[:10])
         more = f"; and {len(found) - 10} more" if len(found) > 10 else ""
         super().__init__(
             f"nothing was changed: a running node cannot take up {listed}{more}. "
@@ -95,8 +95,7 @@ class Configuring:
         """
         old = self._node.config
         found = differences(old, new.config)
-        if stuck := needing_restart(found):
-            raise NeedsRestart(stuck)
+        self.check_live(found, new.config)
         try:
             self._apply(old, new.config)
         except SystemRefused:
@@ -113,6 +112,15 @@ class Configuring:
         said = "; ".join(str(difference) for difference in found) or "nothing differs"
         self.log.info("configuration {version} taken up: {said}", version=new.version, said=said[:2000])
         return found
+
+    def check_live(self, found: list[Difference], new: Config) -> None:
+        """:raises NeedsRestart: among these differences is one that this node cannot take up while it runs."""
+        stuck = [(difference, difference.fixed_because) for difference in needing_restart(found)]
+        by_processes = isinstance(self._node.worker, WorkerProcesses)
+        if self._node.worker is not None and by_processes != (process_count(new) > 0):
+            stuck += [(each, PROCESSES_FIXED) for each in found if each.key == "worker.processes"]
+        if stuck:
+            raise NeedsRestart(stuck)
 
     def _apply(self, old: Config, new: Config) -> None:
         """Room by room, in one turn of the reactor: no client meets half of it."""

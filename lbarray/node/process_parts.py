@@ -96,7 +96,6 @@ def make_processes(
     """The processes of ``worker.processes``."""
     return WorkerProcesses(
         reactor=reactor,
-        count=process_count(config),
         command=[sys.executable, "-m", "lbarray.worker_process"],
         shared=SharedState(backends, rewriting),
         counters=counters,
@@ -108,8 +107,11 @@ def make_processes(
 def process_settings(*, config: Config, node_name: str, secret: bytes, counters: Counters) -> dict[str, Any]:
     """What of a configuration the processes follow: at the start, and by ``reconfigure`` while they run."""
     places = tuple(config.service_id(name) for name in config.services)
+    # Where "auto" finds one processor now, a node that serves by processes keeps one.
+    count = max(1, process_count(config))
     return {
-        "blob": pickle.dumps(Instructions(config, node_name, secret, places, process_count(config))),
+        "count": count,
+        "blob": pickle.dumps(Instructions(config, node_name, secret, places, count)),
         "offered": offered_services(config, node_name, counters),
         "grace_s": config.worker.stop_grace,
         "watchdog_s": config.worker.watchdog,

@@ -19,11 +19,10 @@ import attrs
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 
-from lbarray.config.changes import Difference, differences, needing_restart
+from lbarray.config.changes import Difference, differences
 from lbarray.config.load import ConfigFile, load_file
 from lbarray.console.actions import Refused
 from lbarray.errors import ArrayError, SystemRefused
-from lbarray.node.configuring import NeedsRestart
 
 if typing.TYPE_CHECKING:
     from lbarray.node.service import NodeService
@@ -187,8 +186,8 @@ class Pushing:
         file = self._file
         new = load_file(file.path, octets)
         found = differences(self._node.config, new.config)
-        if not stage and (stuck := needing_restart(found)):
-            raise NeedsRestart(stuck)
+        if not stage:
+            self._node.configuring.check_live(found, new.config)
         return new, found
 
     def _take(self, new: ConfigFile, stage: bool) -> None:

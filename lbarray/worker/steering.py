@@ -15,11 +15,13 @@ import struct
 
 from lbarray.errors import SystemRefused
 
-__all__ = ["leave_to_kernel", "run_program", "steer_by_client", "steering_program"]
+__all__ = ["leave_to_kernel", "run_program", "steer_by_chance", "steer_by_client", "steering_program"]
 
 _SO_ATTACH_REUSEPORT_CBPF, _SO_DETACH_REUSEPORT_BPF = 51, 68
 #: Offsets from here on count from the network header (linux/filter.h, SKF_NET_OFF).
 _NETWORK = 0x100000000 - 0x100000
+#: A random number in place of an octet of the packet (linux/filter.h, SKF_AD_OFF + SKF_AD_RANDOM).
+_RANDOM = 0x100000000 - 0x1000 + 56
 #: Where the source address is: IPv4 (RFC 791 §3.1), IPv6 (RFC 8200 §3).
 _SOURCE = {4: (12, 1), 6: (8, 4)}
 _LOAD_WORD, _AND, _MULTIPLY, _XOR_X, _SHIFT_RIGHT, _MODULO, _RETURN, _TO_X = (
@@ -93,7 +95,20 @@ def steer_by_client(listener: socket.socket, sockets: int, *, prefix: int) -> No
     :raises SystemRefused: the kernel would not.
     """
     version = 6 if listener.family == socket.AF_INET6 else 4
-    program = steering_program(sockets, version=version, prefix=prefix)
+    _attach(listener, steering_program(sockets, version=version, prefix=prefix))
+
+
+def steer_by_chance(listener: socket.socket, sockets: int) -> None:
+    """Give new connections to the first so many sockets of the group of ``listener``, whatever their addresses; those
+    behind them get none. Takes the place of an earlier program.
+
+    :raises SystemRefused: the kernel would not.
+    """
+    # Only a connection's first packet asks: the others find what it began.
+    _attach(listener, [(_LOAD_WORD, 0, 0, _RANDOM), (_MODULO, 0, 0, sockets), (_RETURN, 0, 0, 0)])
+
+
+def _attach(listener: socket.socket, program: list[Instruction]) -> None:
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *each) for each in program))
     fprog = struct.pack("@HP", len(program), ctypes.addressof(code))
     try:

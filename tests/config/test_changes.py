@@ -99,6 +99,8 @@ interval = 0.25
 feedback = false
 slow_start = 0
 probe_interval = 2
+[worker]
+processes = 3
 [log]
 level = "debug"
 [access_log]
@@ -106,7 +108,7 @@ format = "json"
 """
         )
         found = differences(parse(array), parse(new))
-        self.assertEqual(len(found), 14)
+        self.assertEqual(len(found), 15)
         self.assertEqual(needing_restart(found), [])
         moved = differences(parse(array), parse(array.replace('192.0.2.1"', '192.0.2.2"')))
         self.assertEqual([difference.key for difference in needing_restart(moved)], ["array.nodes.a.address"])

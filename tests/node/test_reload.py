@@ -14,6 +14,7 @@ from lbarray.config.load import load_file
 from lbarray.config.model import Config
 from lbarray.errors import SystemRefused
 from lbarray.node import NodeService
+from lbarray.node.configuring import NeedsRestart
 from lbarray.values import Role
 from lbarray.worker.service import WorkerService
 from tests.system.ports import free_ports
@@ -85,6 +86,15 @@ class ReloadTests(TestCase):
             self.reload(f'[access_log]\npath = "{self.folder}/nowhere/other.log"\n')
         self.assertEqual(self.factory.access_log.path, self.folder / "other.log")
         self.assertEqual(self.node.config.access_log.path, self.folder / "other.log")
+        self.flushLoggedErrors()
+
+    def test_processes(self) -> None:
+        """A node that serves in its own process cannot begin to serve by others."""
+        before = self.node.config
+        self.path.write_text(self.text.replace("processes = 0", "processes = 2"))
+        with self.assertRaisesRegex(NeedsRestart, "worker.processes: 0 becomes 2 .whether a node serves in its own"):
+            self.node.configuring.reload()
+        self.assertIs(self.node.config, before)
         self.flushLoggedErrors()
 
     def test_told(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -104,11 +105,11 @@ class NodeCase(SynchronousTestCase):
         found: list[dict[str, Any]] = self.status().get("workers", {}).get("processes", [])
         return found
 
-    def ready(self, generation: int, *without: int) -> list[int]:
-        """The processes of this generation, once both are ready and these have gone."""
+    def ready(self, generation: int, *without: int, count: int = 2) -> list[int]:
+        """The processes of this generation, once all of them are ready and these have gone."""
         found = [each for each in self.processes() if not each["leaving"]]
         pids = [each["pid"] for each in found if each["ready"] and each["generation"] == generation]
-        return pids if len(pids) == 2 and not set(pids) & set(without) else []
+        return pids if len(pids) == len(found) == count and not set(pids) & set(without) else []
 
     def ask(self, source: str = "127.0.0.1") -> bytes:
         with socket.create_connection(("127.0.0.1", self.service), 5, source_address=(source, 0)) as client:
@@ -245,6 +246,82 @@ class LimitTests(NodeCase):
         counters = self.status()["counters"]
         self.assertEqual((counters["worker_processes_hung"], counters["worker_processes_ended"]["crashed"]), (1, 1))
         self.assertIn("has said nothing for", (self.folder / "log").read_text())
+
+
+class NumberTests(NodeCase):
+    """Another number of processes, while clients are connected. Each client's address chooses its process."""
+
+    def take_up(self, processes: int) -> subprocess.CompletedProcess[str]:
+        """A reload to so many processes."""
+        config = self.folder / "node.toml"
+        config.write_text(re.sub(r"processes = \d+", f"processes = {processes}", config.read_text()))
+        command = [twistd()[0], "-m", "lbarray", "reload", "--socket", str(self.folder / "lbarray.sock")]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    def hold(self) -> list[socket.socket]:
+        """Connections with half a request each, from so many addresses that every process has some."""
+        made = []
+        for client in range(1, 41):
+            held = socket.create_connection(("127.0.0.1", self.service), 5, source_address=(f"127.0.5.{client}", 0))
+            self.addCleanup(held.close)
+            held.settimeout(5)
+            held.sendall(b"GET / HTTP/1.1\r\nHost: a.example\r\n")
+            made.append(held)
+        return made
+
+    def check_whole(self, held: list[socket.socket]) -> None:
+        """The other half is answered."""
+        for each in held:
+            each.sendall(b"\r\n")
+            self.assertTrue(each.recv(4096).startswith(b"HTTP/1.1 200"))
+
+    def accepted(self) -> dict[int, int]:
+        """Connections so far of each process that stays."""
+        return {each["place"]: each["accepted"] for each in self.processes() if not each["leaving"]}
+
+    def check_spread(self, places: int) -> None:
+        """New clients meet all processes that stay, and no other."""
+        before = self.accepted()
+        for client in range(1, 81):
+            self.assertTrue(self.ask(f"127.0.6.{client}").endswith(b"hi\n"))
+        more = {place: count - before[place] for place, count in self.accepted().items()}
+        self.assertEqual(len(more), places)
+        self.assertEqual(sum(more.values()), 80, more)
+        self.assertTrue(all(more.values()), more)
+
+    def test_number(self) -> None:
+        """More take their share and fewer give it back, with every request that had begun; none at all is refused."""
+        first, held = self.ready(0), self.hold()
+        self.assertEqual(self.take_up(4).returncode, 0)
+        wait_for(lambda: "4 worker processes share" in (self.folder / "log").read_text(), "four processes", 20)
+        self.assertEqual(self.ready(0, count=4)[:2], first)
+        self.check_spread(4)
+        self.check_whole(held)
+
+        many, held = self.ready(0, count=4), self.hold()
+        self.assertEqual(self.take_up(1).returncode, 0)
+        wait_for(lambda: self.ready(0, count=1), "three processes to be on their way out")
+        self.check_spread(1)
+        self.check_whole(held)
+        for pid in many[1:]:
+            wait_for(lambda pid=pid: not Path(f"/proc/{pid}").exists(), f"process {pid} to be gone", 20)  # type: ignore[misc]
+        self.assertEqual(self.ready(0, count=1), many[:1])
+        ended = self.status()["counters"]["worker_processes_ended"]
+        self.assertEqual(ended, {"stopped": 3})
+
+        self.assertEqual(self.take_up(2).returncode, 0)
+        wait_for(lambda: "2 worker processes share" in (self.folder / "log").read_text(), "two processes", 20)
+        self.check_spread(2)
+        refused = self.take_up(0)
+        self.assertNotEqual(refused.returncode, 0)
+        self.assertIn("worker.processes: 2 becomes 0 (whether a node serves in its own process", refused.stderr)
+        self.check_spread(2)
+
+
+class NumberByConnectionTests(NumberTests):
+    """The same where the kernel chooses."""
+
+    HASH = "connection"
 
 
 def ended(client: socket.socket) -> bool:

@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from twisted.trial.unittest import SynchronousTestCase
 
 from lbarray.worker.listeners import listening_socket
-from lbarray.worker.steering import leave_to_kernel, run_program, steer_by_client, steering_program
+from lbarray.worker.steering import leave_to_kernel, run_program, steer_by_chance, steer_by_client, steering_program
 
 
 def header(address: str) -> bytes:
@@ -89,6 +89,22 @@ class KernelTests(SynchronousTestCase):
                 clients.append(socket.create_connection(("127.0.0.1", port), 5))
             ready, _, _ = select.select(group, [], [], 5)
             self.assertEqual(len(ready), 2)
+        finally:
+            for each in (*group, *clients):
+                each.close()
+
+    def test_the_first_ones(self) -> None:
+        """By chance, but only to the first sockets of a group: those behind them get nobody."""
+        first = listening_socket("127.0.0.1", 0, reuse_port=True)
+        port = first.getsockname()[1]
+        group = [first, *(listening_socket("127.0.0.1", port, reuse_port=True) for _ in range(3))]
+        clients = []
+        try:
+            steer_by_chance(first, 2)
+            for _ in range(60):
+                clients.append(socket.create_connection(("127.0.0.1", port), 5))
+            ready, _, _ = select.select(group, [], [], 5)
+            self.assertEqual(ready, group[:2])
         finally:
             for each in (*group, *clients):
                 each.close()

@@ -13,7 +13,7 @@ import attrs
 
 from lbarray.values import ServiceId
 from lbarray.worker.listeners import listening_socket
-from lbarray.worker.steering import leave_to_kernel, steer_by_client
+from lbarray.worker.steering import leave_to_kernel, steer_by_chance, steer_by_client
 
 __all__ = ["ListeningGroups", "Offered"]
 
@@ -40,45 +40,70 @@ class Offered:
 
 
 class ListeningGroups:
-    """The sockets of every service. ``count``: processes of a node."""
+    """The sockets of every service: one for each place of a process, in the order of the places.
 
-    def __init__(self, count: int) -> None:
-        self._count = count
+    Only the first places get new connections (:meth:`steer`). Sockets are opened and closed at the end alone, for the
+    kernel numbers those of a group in the order in which they began to listen.
+    """
+
+    def __init__(self) -> None:
+        self._offered: tuple[Offered, ...] = ()
         self._groups: dict[ServiceId, list[socket.socket]] = {}
+        self._places = 0
+        self._steered = 0
 
-    def follow(self, offered: Sequence[Offered]) -> None:
-        """Have sockets for these services and no others; those of services that stay are kept.
+    def follow(self, offered: Sequence[Offered], places: int) -> None:
+        """Have sockets for these services and no others, and for so many places at least; those that are there are
+        kept. Sockets of new places get connections once they are steered to.
 
         :raises SystemRefused: a port or a certificate is not to be had; nothing has changed then.
         """
         for each in offered:
             each.checked()
+        places = max(places, self._places)
         opened: dict[ServiceId, list[socket.socket]] = {}
         try:
             for each in offered:
-                if each.service_id not in self._groups:
-                    self._open(each, opened.setdefault(each.service_id, []))
+                here = self._groups.get(each.service_id, [])
+                if here and places > len(here):
+                    self._steer(each, here, places)  # before there are more, so that these do not get any yet
+                for _ in range(places - len(here)):
+                    opened.setdefault(each.service_id, []).append(_opened(each))
+                self._steer(each, [*here, *opened.get(each.service_id, ())], places)
         except Exception:
             _close(opened)
             raise
-        self._groups.update(opened)
+        for place, more in opened.items():
+            self._groups.setdefault(place, []).extend(more)
         wanted = {each.service_id for each in offered}
         _close({place: self._groups.pop(place) for place in list(self._groups) if place not in wanted})
-        for each in offered:
-            self._steer(each, self._groups[each.service_id])
+        self._offered, self._places = tuple(offered), places
 
-    def _open(self, offered: Offered, group: list[socket.socket]) -> None:
-        place = offered.service_id
-        for _ in range(self._count):
-            group.append(listening_socket(str(place.address), place.port, reuse_port=True, mss=offered.mss))
-        self._steer(offered, group)
+    def steer(self, places: int) -> None:
+        """New connections are spread over the sockets of so many places, the first ones."""
+        self._steered = places
+        for each in self._offered:
+            self._steer(each, self._groups[each.service_id], self._places)
 
-    @staticmethod
-    def _steer(offered: Offered, group: Sequence[socket.socket]) -> None:
-        if len(group) < 2:
+    def trim(self, places: int) -> None:
+        """Close the sockets behind those of so many places. Whoever waits there is lost, so nobody should."""
+        if places >= self._places:
             return
-        if offered.prefix is not None:
-            steer_by_client(group[0], len(group), prefix=offered.prefix)
+        for group in self._groups.values():
+            while len(group) > places:
+                group.pop().close()
+        self._places = places
+        self.steer(min(self._steered, places))
+
+    def _steer(self, offered: Offered, group: Sequence[socket.socket], places: int) -> None:
+        """``places``: how many sockets the group has, or will have in a moment."""
+        steered = self._steered or places
+        if places < 2:
+            leave_to_kernel(group[0])
+        elif offered.prefix is not None:
+            steer_by_client(group[0], steered, prefix=offered.prefix)
+        elif steered < places:
+            steer_by_chance(group[0], steered)
         else:
             leave_to_kernel(group[0])
 
@@ -90,9 +115,16 @@ class ListeningGroups:
         """Nobody listens any more."""
         _close(self._groups)
         self._groups = {}
+        self._offered = ()
+        self._places = self._steered = 0
+
+
+def _opened(offered: Offered) -> socket.socket:
+    place = offered.service_id
+    return listening_socket(str(place.address), place.port, reuse_port=True, mss=offered.mss)
 
 
 def _close(groups: dict[ServiceId, list[socket.socket]]) -> None:
     for group in groups.values():
-        for each in group:
+        for each in reversed(group):
             each.close()

@@ -2,7 +2,8 @@
 
 The node process opens the listening sockets and keeps them: when a worker process dies, connections wait in its backlog
 until the next one takes them, and a new generation serves on the very sockets of the old one. Another configuration
-needs no new generation: processes take it up, with the sockets of new services, and keep every connection.
+needs no new generation: processes take it up, with the sockets of new services, and keep every connection. Where it
+wants more processes, these get their share once all are ready; those that it does not want get nobody new, and end.
 """
 
 from __future__ import annotations
@@ -36,14 +37,17 @@ READY_S = 30.0
 WATCH_S = 0.25
 #: Seconds that whoever asks waits for processes to say how they are now.
 MEASURE_S = 0.25
-#: Generations that may be there at once and still count connections together.
-GENERATIONS = 4
+#: Processes that may be there at once, of all generations, and still count connections together.
+MOST = 1024
+#: Seconds for which a process that is not wanted any more still takes connections whose handshake had begun: a lost
+#: packet is sent again after one second (RFC 6298 §2).
+SETTLE_S = 3.0
 
 
 class WorkerProcesses(Service):
     """In the node process, what :class:`lbarray.worker.service.WorkerService` is where it serves itself.
 
-    :param count: processes of a generation.
+    :param count: processes of a generation, at least one.
     :param command: how one is started; see :class:`WorkerProcess`.
     :param blob: what a process is given to read.
     :param shared: what processes tell each other: :class:`lbarray.backends.service.BackendsService`, or what does as it
@@ -81,7 +85,8 @@ class WorkerProcesses(Service):
         self._counters = counters
         self._changed = changed
         self._generation = 0
-        self._sockets = ListeningGroups(count)
+        self._sockets = ListeningGroups()
+        self._steered = count
         self._processes: dict[int, WorkerProcess] = {}
         self._coming: dict[int, WorkerProcess] = {}
         self._leaving: set[WorkerProcess] = set()
@@ -96,7 +101,6 @@ class WorkerProcesses(Service):
         self._telling: Any = None
         self._counts_fd = -1
         self._counts: ConnectionCounts | None = None
-        self._slots: list[int] = []
         self._watch = LoopingCall(self._look)
         self._watch.clock = reactor
 
@@ -110,12 +114,11 @@ class WorkerProcesses(Service):
                 errno=errno.EACCES,
                 advice="install Python and lbarray where the daemon's user may read, or set worker.processes = 0",
             )
-        self._sockets.follow(self._offered)
+        self._sockets.follow(self._offered, self._count)
+        self._sockets.steer(self._count)
         super().startService()
-        places = GENERATIONS * self._count
-        self._counts_fd = ConnectionCounts.memory(places)
+        self._counts_fd = ConnectionCounts.memory(MOST)
         self._counts = ConnectionCounts(self._counts_fd)
-        self._slots = list(range(places))
         self._unsubscribe = self._shared.subscribe(self._tell_all)
         for place in range(self._count):
             self._start(place, self._processes)
@@ -129,7 +132,7 @@ class WorkerProcesses(Service):
             command=self._command,
             blob=self._blob,
             counts=self._counts_fd,
-            slot=self._slots.pop(0) if self._slots else -1,
+            slot=self._counts.take() if self._counts is not None else -1,
             listeners=self._sockets.of(self._offered, place),
             on_ready=self._ready,
             on_report=self._reported,
@@ -150,7 +153,8 @@ class WorkerProcesses(Service):
             self._watch.stop()
         if self._telling is not None and self._telling.active():
             self._telling.cancel()
-        for process in [*self._processes.values(), *self._coming.values()]:
+        settling = [process for process in self._leaving if not process.stopping]
+        for process in [*self._processes.values(), *self._coming.values(), *settling]:
             self._leave(process)
         self._processes.clear()
         self._coming.clear()
@@ -163,6 +167,8 @@ class WorkerProcesses(Service):
         """Let it end in order, or by force when its time is up."""
         self._leaving.add(process)
         process.stop()
+        if (settling := self._late.pop(process, None)) is not None and settling.active():
+            settling.cancel()
         self._late[process] = self._reactor.callLater(self._grace_s + 2.0, self._kill_late, process)
 
     def _kill_late(self, process: WorkerProcess) -> None:
@@ -183,8 +189,8 @@ class WorkerProcesses(Service):
 
     def _ready(self, process: WorkerProcess) -> None:
         process.tell_changes(self._shared.snapshot())
-        if process in self._coming.values() and all(each.ready for each in self._coming.values()):
-            self._take_over()
+        self._take_over_if_ready()
+        self._share_out()
         self._tell_change()
 
     def _reported(self, process: WorkerProcess, before: Mapping[str, Any]) -> None:
@@ -204,11 +210,11 @@ class WorkerProcesses(Service):
 
     def _process_ended(self, process: WorkerProcess, why: str) -> None:
         self._reports.gone(process)
-        if process.slot >= 0 and self._counts is not None:
-            self._counts.clear(process.slot)
-            self._slots.append(process.slot)
+        if self._counts is not None:
+            self._counts.give_back(process.slot)
         if process in self._leaving:
             self._leaving.discard(process)
+            self._trim()
             if (late := self._late.pop(process, None)) is not None:
                 late.cancel()
             self._counters.add("worker_processes_ended", "stopped")
@@ -264,8 +270,9 @@ class WorkerProcesses(Service):
 
     @property
     def serving(self) -> bool:
-        """At least half of the processes serve: fewer make clients wait in backlogs nobody empties."""
-        return 2 * sum(process.ready for process in self._processes.values()) >= self._count
+        """At least half of the processes that get clients serve: fewer make these wait in backlogs nobody empties."""
+        ready = sum(process.ready for place, process in self._processes.items() if place < self._steered)
+        return 2 * ready >= self._steered
 
     # Another generation
 
@@ -278,7 +285,9 @@ class WorkerProcesses(Service):
         for place in range(self._count):
             self._start(place, self._coming)
 
-    def _take_over(self) -> None:
+    def _take_over_if_ready(self) -> None:
+        if not self._coming or not all(process.ready for process in self._coming.values()):
+            return
         old, self._processes, self._coming = self._processes, self._coming, {}
         self._back_off.clear()
         for process in old.values():
@@ -302,16 +311,19 @@ class WorkerProcesses(Service):
 
     # Another configuration
 
-    def reconfigure(self, *, blob: bytes, offered: Sequence[Offered], grace_s: float, watchdog_s: float) -> None:
-        """Serve these services, by this configuration; processes keep their connections. Listening sockets of services
-        that stay are kept.
+    def reconfigure(
+        self, *, count: int, blob: bytes, offered: Sequence[Offered], grace_s: float, watchdog_s: float
+    ) -> None:
+        """Serve these services, by this configuration and so many processes; those that stay keep their connections.
+        Listening sockets of services that stay are kept.
 
         :raises SystemRefused: a port or a certificate is not to be had; nothing has changed then.
         """
         if self._telling is not None and self._telling.active():
             self._telling.cancel()
             self._tell_configuration()
-        self._sockets.follow(offered)
+        self._sockets.follow(offered, count)
+        self._count = count
         self._offered = tuple(offered)
         self._blob = blob
         self._grace_s = grace_s
@@ -320,8 +332,10 @@ class WorkerProcesses(Service):
         self._telling = self._reactor.callLater(0, self._tell_configuration)
 
     def _tell_configuration(self) -> None:
+        self._resize()
         snapshot = self._shared.snapshot()
-        for process in [*self._processes.values(), *self._coming.values()]:
+        settling = [process for process in self._leaving if not process.stopping]
+        for process in [*self._processes.values(), *self._coming.values(), *settling]:
             listeners = self._sockets.of(self._offered, process.place)
             process.configure(
                 self._blob,
@@ -332,10 +346,48 @@ class WorkerProcesses(Service):
             )
             process.tell_changes(snapshot)
 
+    def _resize(self) -> None:
+        """Have as many processes as are wanted, of the generation that comes too."""
+        if self._steered > self._count:
+            self._steered = self._count
+            self._sockets.steer(self._count)
+        for among in (self._processes, self._coming):
+            for place in [place for place in among if place >= self._count]:
+                self._retire(among.pop(place))
+        for among in (self._processes, self._coming) if self._coming else (self._processes,):
+            for place in range(self._count):
+                if place not in among:
+                    self._start(place, among)
+        self._trim()
+        self._take_over_if_ready()
+        self._share_out()
+
+    def _retire(self, process: WorkerProcess) -> None:
+        """Nobody is steered to it any more: it ends when those have come who were on their way."""
+        self._back_off.pop(process.place, None)
+        if process.pid:
+            self._leaving.add(process)
+            self._late[process] = self._reactor.callLater(SETTLE_S, self._leave, process)
+
+    def _share_out(self) -> None:
+        """New processes get their share when all of them are ready: a client is moved to another one only once."""
+        wanted = [process for place, process in self._processes.items() if place >= self._steered]
+        if wanted and all(process.ready for process in wanted):
+            self._steered = len(self._processes)
+            self._sockets.steer(self._steered)
+            self.log.info("{count} worker processes share the clients now", count=self._steered)
+
+    def _trim(self) -> None:
+        """Close the sockets that no process is there for."""
+        there = [*self._processes.values(), *self._coming.values(), *self._leaving]
+        self._sockets.trim(max([self._count - 1, *(process.place for process in there)]) + 1)
+
     def _followed(self, process: WorkerProcess, why: str) -> None:
         if not why:
             self._counters.add("worker_configurations", "taken_up")
             return
+        if process in self._leaving:
+            return  # it ends with what it has
         self._counters.add("worker_configurations", "refused")
         self.log.error(
             "worker process {place} cannot take up the configuration ({why}): new processes begin with it",

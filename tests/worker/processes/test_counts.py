@@ -17,6 +17,8 @@ class CountTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.fd = ConnectionCounts.memory(4)
         self.addCleanup(os.close, self.fd)
+        self.node = self.counts()
+        self.assertEqual([self.node.take() for _ in range(3)], [0, 1, 2])
 
     def counts(self, place: int = -1) -> ConnectionCounts:
         found = ConnectionCounts(self.fd, place)
@@ -47,5 +49,16 @@ class CountTests(SynchronousTestCase):
         """What it had no longer counts."""
         self.counts(0).set(5)
         self.counts(1).set(2)
-        self.counts().clear(0)
+        self.node.give_back(0)
         self.assertEqual(self.counts().total, 2)
+
+    def test_more_processes(self) -> None:
+        """One that comes later is seen by those that are there; its place may be one that is free again."""
+        before = self.counts(0)
+        self.assertEqual(self.node.take(), 3)
+        self.counts(3).set(7)
+        self.assertEqual(before.total, 7)
+        self.assertEqual(self.node.take(), -1)
+        self.node.give_back(-1)
+        self.node.give_back(1)
+        self.assertEqual((self.node.take(), self.node.take()), (1, -1))
