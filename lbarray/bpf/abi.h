@@ -156,7 +156,8 @@ enum verdict {
 	DROPPED_BAD_TCP = 13,
 	DROPPED_LONE_FRAGMENT = 14,
 	DROPPED_TOO_BIG = 15,
-	VERDICTS = 16,
+	DROPPED_NO_ROOM = 16, /* besides the verdict that it has already */
+	VERDICTS = 17,
 };
 
 /* A packet that does not fit into a tunnel, for Python to tell its sender. */

@@ -143,6 +143,13 @@ static __always_inline void account(const struct packet *packet, int verdict, __
 		count(verdict, octets);
 }
 
+/* A packet of a tunnel whose headers the kernel does not change. */
+static __always_inline int lose(__u64 octets, int action)
+{
+	count(DROPPED_NO_ROOM, octets);
+	return action;
+}
+
 static __always_inline struct packet *start(void)
 {
 	__u32 zero = 0;
@@ -192,7 +199,7 @@ static __always_inline int handle_xdp(struct xdp_md *context)
 	LET_GO();
 	if (packet->stripped) {
 		if (!strip_xdp(context, packet->stripped, packet->ethertype))
-			return XDP_DROP;
+			return lose(cursor.end - cursor.at, XDP_DROP);
 		see(&cursor, context->data, context->data_end);
 	}
 	LET_GO();
@@ -207,7 +214,7 @@ static __always_inline int handle_xdp(struct xdp_md *context)
 		if (!is_tunnelled(worker))
 			return address_frame(&cursor, packet, config, worker, verdict) ? XDP_TX : XDP_DROP;
 		if (bpf_xdp_adjust_head(context, -(int)outer_length(worker)))
-			return XDP_DROP;
+			return lose(octets, XDP_DROP);
 		see(&cursor, context->data, context->data_end);
 		return write_outer(&cursor, packet, config, worker, passes_of(packet, verdict), octets - ETH_HLEN)
 			       ? XDP_TX
@@ -250,14 +257,23 @@ static __always_inline int strip_tc(struct __sk_buff *context, __u32 length, __b
 	return changed;
 }
 
-static __always_inline int make_room_tc(struct __sk_buff *context, const struct worker *worker)
+/* Room for the outer headers. The kernel adds a tunnel once only, and to what it takes for IP: what came in a tunnel may
+ * still be marked as such, and has its inner headers where they were; what another node passed on has that node's
+ * EtherType in the buffer for good, and gets its room before Ethernet, which is written anew. */
+static __always_inline int make_room_tc(struct __sk_buff *context, const struct packet *packet,
+					const struct worker *worker)
 {
-	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO;
+	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO, tunnel;
+	__u32 length = outer_length(worker);
 
-	flags |= is_ipv4(worker->address) ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV6;
+	tunnel = is_ipv4(worker->address) ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV6;
 	if (worker->flags & WORKER_GUE)
-		flags |= BPF_F_ADJ_ROOM_ENCAP_L4_UDP;
-	return !bpf_skb_adjust_room(context, outer_length(worker), BPF_ADJ_ROOM_MAC, flags);
+		tunnel |= BPF_F_ADJ_ROOM_ENCAP_L4_UDP;
+	if (!bpf_skb_adjust_room(context, length, BPF_ADJ_ROOM_MAC, flags | tunnel))
+		return 1;
+	if (packet->stripped)
+		return !bpf_skb_adjust_room(context, length, BPF_ADJ_ROOM_MAC, flags);
+	return !bpf_skb_change_head(context, length, 0);
 }
 
 SEC("tc")
@@ -281,7 +297,7 @@ int schedule_tc(struct __sk_buff *context)
 	if (packet->stripped) {
 		changed = strip_tc(context, packet->stripped, packet->ethertype);
 		if (changed < 0)
-			return TC_ACT_SHOT;
+			return lose(context->len, TC_ACT_SHOT);
 		packet->again = changed;
 		see(&cursor, context->data, context->data_end);
 	}
@@ -295,8 +311,8 @@ int schedule_tc(struct __sk_buff *context)
 	see(&cursor, context->data, context->data_end);
 	if (verdict <= PASSED_ON && worker) {
 		if (is_tunnelled(worker)) {
-			if (!make_room_tc(context, worker))
-				return TC_ACT_SHOT;
+			if (!make_room_tc(context, packet, worker))
+				return lose(octets, TC_ACT_SHOT);
 			bpf_skb_pull_data(context, context->len < HEADERS ? context->len : HEADERS);
 			see(&cursor, context->data, context->data_end);
 			if (!write_outer(&cursor, packet, config, worker, passes_of(packet, verdict),

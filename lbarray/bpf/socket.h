@@ -4,6 +4,7 @@
 
 #include "transport.h"
 
+#define TIME_WAIT 6  /* BPF_TCP_TIME_WAIT */
 #define LISTENING 10 /* BPF_TCP_LISTEN */
 
 /* A connection that began with a SYN cookie of ours exists only in the client's next packet. The headers are made anew
@@ -57,8 +58,11 @@ static __always_inline int is_held(void *context, const struct packet *packet)
 	socket = bpf_skc_lookup_tcp(context, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	if (!socket)
 		return 0;
-	if (socket->state != LISTENING) {
-		held = 1; /* established, half open, or waiting to be forgotten */
+	if (socket->state == TIME_WAIT) {
+		/* The client may have begun anew from the same port, at another worker. What it ended here with may come again. */
+		held = packet->tcp_flags & TCP_FIN;
+	} else if (socket->state != LISTENING) {
+		held = 1; /* established or half open */
 	} else if (packet->kind == SEGMENT && packet->tcp_flags & TCP_ACK) {
 		held = has_cookie(socket, packet);
 	}

@@ -82,8 +82,7 @@ class Service:
     :ivar hash: which packets keep together: ``client`` (the default with TLS, so that sessions
         are found again) or ``connection``.
     :ivar least_loaded: with ``connection``, the less loaded of two workers gets a new connection; without, only the
-        workers' shares follow their load. It takes looking into a memory for every packet, and is not for arrays with
-        workers beyond a router: there some connections do not outlive their scheduler. ``client`` has no choice.
+        workers' shares follow their load. It takes looking into a memory for every packet. ``client`` has no choice.
     :ivar protocol: what its clients speak: ``http``, or the name of a plug-in's protocol.
     :ivar upgrades: protocols that a client may switch to (``Upgrade``); all others are ignored.
     :ivar http2: offer HTTP/2 to clients over TLS.
@@ -97,7 +96,7 @@ class Service:
     address: IpAddress | None = None
     tls: Tls | None = None
     hash: Annotated[str, one_of("client", "connection")] | None = None
-    least_loaded: Flag = False
+    least_loaded: Flag = True
     protocol: Name = "http"
     upgrades: tuple[Text, ...] = ("websocket",)
     http2: Flag = True

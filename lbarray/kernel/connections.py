@@ -8,10 +8,10 @@ import struct
 
 from lbarray.errors import SystemRefused
 
-__all__ = ["LISTENING", "ConnectionLookup"]
+__all__ = ["LISTENING", "TIME_WAIT", "ConnectionLookup"]
 
-#: ``TCP_LISTEN`` (``include/net/tcp_states.h``).
-LISTENING = 10
+#: As ``include/net/tcp_states.h`` has them.
+TIME_WAIT, LISTENING = 6, 10
 _NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, _NLMSG_ERROR = 4, 20, 1, 2
 _HEAD = struct.Struct("=IHHII")
 #: ``struct inet_diag_req_v2`` with the socket's identity: our port and the other's, our address and the other's.

@@ -122,7 +122,8 @@ class Verdict(enum.IntEnum):
 
     ``FORWARDED`` to the worker of its row, ``PASSED_ON`` to a former one (second chance), ``PASSED_LOCAL``: this node
     is the worker, ``PASSED_DELIVERED``: another node scheduled it to this one, ``PASSED_ELSEWHERE``: to a third one,
-    and a switch sent it to all; ``PASSED_AGAIN``: seen before.
+    and a switch sent it to all; ``PASSED_AGAIN``: seen before. ``DROPPED_NO_ROOM`` is counted besides the verdict of a
+    packet to or from a tunnel: the kernel could not change its headers.
     """
 
     FORWARDED = 0
@@ -141,6 +142,7 @@ class Verdict(enum.IntEnum):
     DROPPED_BAD_TCP = 13
     DROPPED_LONE_FRAGMENT = 14
     DROPPED_TOO_BIG = 15
+    DROPPED_NO_ROOM = 16
 
     @property
     def leaves(self) -> bool:

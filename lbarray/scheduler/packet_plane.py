@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from lbarray.errors import SystemRefused
 from lbarray.interfaces import IForwardingPlane
-from lbarray.kernel.connections import LISTENING, ConnectionLookup
+from lbarray.kernel.connections import LISTENING, TIME_WAIT, ConnectionLookup
 from lbarray.kernel.frames import VNET_HEADER, FrameSocket
 from lbarray.kernel.hiding import hide, show_again
 from lbarray.kernel.journal import Journal, Undo
@@ -354,6 +354,8 @@ class PacketPlane:
         except SystemRefused as error:
             self.log.error("{error}", error=error)
             return True
+        if state == TIME_WAIT:  # the client may have begun anew from the same port, at another worker
+            return packet.ends_connection
         if state != LISTENING:
             return state is not None
         return any(_name(packet) in some for some in self._syns)

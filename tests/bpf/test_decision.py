@@ -409,7 +409,7 @@ class DecisionTests(ProgramTestCase):
                 decisions.append(self.run_both(frame))
         wanted = self.tally(decisions)
         self.assertEqual(self.plane.counters().packets, wanted)
-        missing = {"passed_again", "passed_elsewhere", "dropped_too_big", "answered_too_big"}
+        missing = {"passed_again", "passed_elsewhere", "dropped_too_big", "dropped_no_room", "answered_too_big"}
         self.assertEqual({name for name, number in wanted.items() if not number}, missing)
 
 

@@ -56,14 +56,19 @@ class HeldTests(SynchronousTestCase):
 
     def connected(self, here: Address, client: Address) -> tuple[socket.socket, int]:
         """A connection that is held here, and its client's port."""
+        end, accepted = self.both_ends(here, client)
+        self.addCleanup(accepted.close)
+        return end, end.getsockname()[1]
+
+    def both_ends(self, here: Address, client: Address) -> tuple[socket.socket, socket.socket]:
+        """Of a connection: the client's, and the one that is held here."""
         family = socket.AF_INET if here.version == 4 else socket.AF_INET6
         end = socket.socket(family)
         end.bind((str(client), 0))
         end.connect((str(here), 80))
         accepted, _ = self.listeners[here].accept()
-        self.addCleanup(accepted.close)
         self.addCleanup(end.close)
-        return end, end.getsockname()[1]
+        return end, accepted
 
     def fate(self, here: Address, client: Address, segment: bytes) -> str:
         """What becomes of a segment that another node has scheduled here."""
@@ -96,10 +101,22 @@ class HeldTests(SynchronousTestCase):
             self.assertEqual(self.plane.counters().packets[wanted] - before[wanted], 1)
 
     def test_closing(self) -> None:
-        """A connection that waits to be forgotten is still held: its last segments may come again."""
+        """A connection that the client has ended is still held."""
         end, port = self.connected(HERE, CLIENT)
         end.shutdown(socket.SHUT_WR)
         self.assertEqual(self.fate(HERE, CLIENT, tcp(port)), DELIVERED)
+
+    def test_ended(self) -> None:
+        """Of one that waits to be forgotten only the end may come again: the port may be in use with another worker."""
+        for here, client in ((HERE, CLIENT), (HERE6, CLIENT6)):
+            end, accepted = self.both_ends(here, client)
+            port = end.getsockname()[1]
+            accepted.close()
+            self.assertEqual(end.recv(1), b"")
+            end.close()
+            self.assertEqual(self.fate(here, client, tcp(port, flags=ACK)), PASSED_ON)
+            self.plane.apply(ROW.pack(0, 1, NOBODY, NOBODY) * TABLE_SIZE)
+            self.assertEqual(self.fate(here, client, tcp(port, flags=ACK | FIN)), DELIVERED)
 
     def test_syn_cookie(self) -> None:
         """With SYN cookies a connection exists in the client's acknowledgement alone: a true one is delivered."""

@@ -16,7 +16,6 @@ SERVICE = f"{VIP}:80/tcp"
 
 def _still(text: str) -> str:
     """Shares that do not follow the load, so that rows stay where they are."""
-    text = text.replace("[services.http]\n", "[services.http]\nleast_loaded = true\n")
     return text.replace("lost_after = 4", "lost_after = 12") + "\n[scheduler]\nslow_start = 0\nfeedback = false\n"
 
 
