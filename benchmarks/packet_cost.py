@@ -28,13 +28,15 @@ from benchmarks.harness import CONTENDER_CPU, ROUNDS, Row, ratio_table
 from lbarray.bpf.build import compile_program, object_path
 from lbarray.kernel.journal import Journal
 from lbarray.kernel.libbpf import ObjectFile, Program
-from lbarray.scheduler.abi import NOBODY, ROW, U32
+from lbarray.scheduler.abi import COST_OF_ONE, NOBODY, ROW, U32
 from lbarray.scheduler.bpf_plane import BpfPlane, undoers
-from lbarray.values import HashBy, PlaneService, ServiceId, WorkerTarget
+from lbarray.values import HashBy, PlaneService, ServiceId, WorkerCost, WorkerTarget
 
 REPEAT = 1_000_000
 TABLE_SIZE = 65537
 VIP = IPv4Address("192.0.2.100")
+#: Ports of a service that goes by its rows, and of one with ``least_loaded``.
+PLAIN, CHOSEN = 80, 81
 OWN = bytes(6)  # loopback's
 ROUTER, PEER, OTHER = (bytes([2, 0, 0, 0, 0, number]) for number in (0x99, 2, 3))
 SYN, ACK = 2, 16
@@ -48,6 +50,8 @@ class Case:
     :ivar vary: after so many packets it is another connection's turn: a million of them; 0: all are of one.
     :ivar remembered: the connection began at worker 1 before the row moved.
     :ivar begins_here: it began at this node after the row moved.
+    :ivar choice: of a service with ``least_loaded``: it has a second row, and half of all rows have another, less
+        loaded worker.
     """
 
     name: str
@@ -58,6 +62,7 @@ class Case:
     vary: int = 0
     remembered: bool = False
     begins_here: bool = False
+    choice: bool = False
 
 
 CASES = (
@@ -70,6 +75,11 @@ CASES = (
     Case("second chance, passed on as before", source=PEER, now=0, before=1),
     Case("second chance, the kernel asked", source=PEER, now=0, before=1, vary=1),
     Case("second chance, ten packets of each connection", source=PEER, now=0, before=1, vary=10),
+    Case("least loaded: first packet of a connection", flags=SYN, vary=1, choice=True),
+    Case("least loaded: connection remembered", choice=True, remembered=True),
+    Case("least loaded: connection unknown", choice=True),
+    Case("least loaded: at the worker, connection here", source=PEER, now=0, before=1, begins_here=True, choice=True),
+    Case("least loaded: second chance, passed on as before", source=PEER, now=0, before=1, choice=True),
 )
 
 
@@ -105,7 +115,12 @@ def _measure(kind: str, mode: str, folder: Path) -> None:
     )
     plane.attach()
     try:
-        plane.set_services([PlaneService(ServiceId(VIP, 80), HashBy.CONNECTION)])
+        plane.set_services(
+            [
+                PlaneService(ServiceId(VIP, PLAIN), HashBy.CONNECTION),
+                PlaneService(ServiceId(VIP, CHOSEN), HashBy.CONNECTION, least_loaded=True),
+            ]
+        )
         plane.set_workers(
             [
                 WorkerTarget(0, "a", IPv4Address("192.0.2.1"), OWN, local=True),
@@ -113,6 +128,7 @@ def _measure(kind: str, mode: str, folder: Path) -> None:
                 WorkerTarget(2, "c", IPv4Address("192.0.2.3"), OTHER),
             ]
         )
+        plane.set_costs({1: WorkerCost(1 << 40, COST_OF_ONE), 2: WorkerCost(0, COST_OF_ONE)})
         plane.set_active([VIP])
         names = ("MAC swap", "returns at once", *(case.name for case in CASES))
         rows: dict[str, list[Row]] = {name: [] for name in names}
@@ -131,12 +147,19 @@ def _measure(kind: str, mode: str, folder: Path) -> None:
 
 def _case(replay: ObjectFile, kind: str, plane: BpfPlane, case: Case) -> float:
     if case.remembered:  # it begins while the row is still its worker's
-        plane.apply(ROW.pack(1, NOBODY, NOBODY, NOBODY) * TABLE_SIZE)
+        plane.apply(_rows(case, 1, NOBODY))
         plane.program.test_run(_frame(attrs.evolve(case, flags=SYN)))
-    plane.apply(ROW.pack(case.now, case.before, NOBODY, NOBODY) * TABLE_SIZE)
+    plane.apply(_rows(case, case.now, case.before))
     if case.begins_here:
         plane.program.test_run(_frame(attrs.evolve(case, flags=SYN)))
     return _run(replay, kind, plane.program, case)
+
+
+def _rows(case: Case, now: int, before: int) -> bytes:
+    rows = [ROW.pack(now, before, NOBODY, NOBODY)] * TABLE_SIZE
+    if case.choice and case.source == ROUTER:
+        rows[::2] = [ROW.pack(2, before, NOBODY, NOBODY)] * len(rows[::2])
+    return b"".join(rows)
 
 
 def _run(replay: ObjectFile, kind: str, program: Program, case: Case) -> float:
@@ -150,7 +173,8 @@ def _run(replay: ObjectFile, kind: str, program: Program, case: Case) -> float:
 
 def _frame(case: Case) -> bytes:
     port = 2000 + 2 * [each.name for each in CASES].index(case.name)  # odd ones are of those that vary
-    tcp = struct.pack("!HHIIBBHHH", port, 80, 1, 1, 0x50, case.flags, 1000, 0, 0) + bytes(10)
+    service = CHOSEN if case.choice else PLAIN
+    tcp = struct.pack("!HHIIBBHHH", port, service, 1, 1, 0x50, case.flags, 1000, 0, 0) + bytes(10)
     ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(tcp), 7, 0x4000, 64, 6, 0)
     return OWN + case.source + b"\x08\x00" + ip + IPv4Address("198.51.100.7").packed + VIP.packed + tcp
 
