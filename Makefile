@@ -5,6 +5,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TESTS ?= tests
+# Two at a time; those of tests.system have the machine for themselves.
+FAST = $(subst /,.,$(basename $(wildcard tests/test_*.py)) \
+	$(patsubst %/__init__.py,%,$(filter-out tests/system/%,$(wildcard tests/*/__init__.py))))
 
 .PHONY: demo test lint types trial bench docs setup system bpf clean
 
@@ -22,7 +25,12 @@ types: setup
 
 trial: setup
 	@mkdir -p build
+ifeq ($(TESTS),tests)
+	$(BIN)/trial -j2 --temp-directory=build/trial-fast $(FAST) 2>&1 | tee build/trial.log; fast=$$?; \
+	$(BIN)/trial --temp-directory=build/trial tests.system 2>&1 | tee -a build/trial.log; exit $$((fast | $$?))
+else
 	$(BIN)/trial --temp-directory=build/trial $(TESTS) 2>&1 | tee build/trial.log
+endif
 
 bench: setup
 	$(BIN)/python -m benchmarks $(ONLY)
