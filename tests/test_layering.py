@@ -28,13 +28,13 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("telemetry",),
     ("config",),
     ("bpf",),
-    ("values", "errors", "sequences"),
+    ("values", "errors", "sequences", "extensions"),
 )
 FRIENDS = {("values", "errors")}
 RANK = {room: row for row, rooms in enumerate(ROWS) for room in rooms}
 
 #: Rooms whose cores must stay free of the reactor.
-NO_TWISTED = ("http", "config", "values", "errors", "sequences")
+NO_TWISTED = ("http", "config", "values", "errors", "sequences", "extensions")
 
 
 def modules() -> Iterator[tuple[Path, str]]:

@@ -10,13 +10,15 @@ from typing import Final, Protocol
 import hpack
 from hpack.exceptions import HPACKError, OversizedHeaderListError
 
+from lbarray.extensions import not_used
 from lbarray.http.events import Fields
 
 try:
     from lbarray.http import _hpack
 
     COMPILED = True
-except ImportError:
+except ImportError as error:
+    not_used("lbarray.http._hpack", error)
     COMPILED = False
 
 __all__ = ["COMPILED", "TABLE", "BlockDecoder", "BlockEncoder", "decoder", "encoder", "first_invalid"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from lbarray.extensions import not_used
+
 __all__ = ["Fields", "fields_in_python", "fields_of", "lines_of"]
 
 Fields = list[tuple[bytes, bytes]]
@@ -20,7 +22,8 @@ def fields_in_python(lines: bytes) -> Fields:
 
 try:
     from lbarray.http._heads import fields as fields_of
-except ImportError:
+except ImportError as error:
+    not_used("lbarray.http._heads", error)
     fields_of = fields_in_python
 
 

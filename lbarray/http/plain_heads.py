@@ -8,6 +8,7 @@ The fields that are passed on stay together as they are sent until somebody look
 
 from __future__ import annotations
 
+from lbarray.extensions import not_used
 from lbarray.http.fields import METHODS, known_names
 
 __all__ = ["scanner"]
@@ -18,5 +19,6 @@ try:
     scanner: _heads.Scanner | None = _heads.Scanner(
         tuple(sorted(known_names.items(), key=lambda pair: len(pair[0]))), tuple(sorted(METHODS, key=len))
     )
-except (ImportError, TypeError):  # no compiler was there, or it was long before this source
+except (ImportError, AttributeError, TypeError) as error:
+    not_used("lbarray.http._heads", error)
     scanner = None

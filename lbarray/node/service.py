@@ -22,6 +22,7 @@ from lbarray.config.load import ConfigFile
 from lbarray.config.model import Config
 from lbarray.config.routers import VirtualRouter, virtual_routers
 from lbarray.errors import ArrayError, SystemRefused
+from lbarray.extensions import stale
 from lbarray.failover.handover import Handovers
 from lbarray.failover.routes import RouteService
 from lbarray.failover.service import FailoverService
@@ -439,6 +440,8 @@ class NodeService(MultiService):
     def startService(self) -> None:
         started: list[Service] = []
         self.events.start()
+        for file in stale():
+            self.log.warn("{file}", file=file)
         try:
             self._prepare()
             for part in self._parts:

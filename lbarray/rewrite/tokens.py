@@ -12,13 +12,15 @@ from functools import lru_cache
 
 import attrs
 
+from lbarray.extensions import not_used
 from lbarray.rewrite.places import Places, places
 
 try:
     from lbarray.rewrite import _scan
 
     COMPILED = True
-except ImportError:
+except ImportError as error:
+    not_used("lbarray.rewrite._scan", error)
     COMPILED = False
 
 __all__ = [

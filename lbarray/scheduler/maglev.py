@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
+from lbarray.extensions import not_used
+
 __all__ = ["DEFAULT_SIZE", "NOBODY", "Weighted", "build_table", "compiled", "fill", "merge", "merge_table"]
 
 #: The paper's size for everyday use: prime, and over 100 rows a worker for up to 655 of them.
@@ -88,8 +90,8 @@ _merge: Callable[[array[int], array[int], array[int], array[int]], int] = merge
 compiled = False
 try:
     from lbarray.scheduler import _rows
-except ImportError:
-    pass
+except ImportError as error:
+    not_used("lbarray.scheduler._rows", error)
 else:
     _fill, _merge, compiled = _rows.fill, _rows.merge, True
 

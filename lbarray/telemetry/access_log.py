@@ -18,6 +18,7 @@ from typing import NamedTuple
 from twisted.logger import Logger
 
 from lbarray.errors import SystemRefused
+from lbarray.extensions import not_used
 from lbarray.telemetry.counters import Counters
 
 __all__ = ["FORMATS", "AccessLog", "Record", "combined_line", "json_line"]
@@ -84,7 +85,8 @@ def combined_in_python(record: Record, stamp: bytes) -> bytes:
 combined_line: Callable[[Record, bytes], bytes]
 try:
     from lbarray.telemetry._lines import combined_line
-except ImportError:
+except ImportError as error:
+    not_used("lbarray.telemetry._lines", error)
     combined_line = combined_in_python
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
+from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
+from lbarray import extensions
 from lbarray.config.load import load_file
 from lbarray.config.model import Config
 from lbarray.errors import SystemRefused
@@ -34,7 +36,7 @@ status = "127.0.0.1:{status}"
 """
 
 
-class ReloadTests(TestCase):
+class NodeCase(TestCase):
     """One node in this process."""
 
     def setUp(self) -> None:
@@ -51,6 +53,29 @@ class ReloadTests(TestCase):
         )
         self.node.startService()
         self.addCleanup(self.node.stopService)
+
+
+class StartTests(NodeCase):
+    """What a node says when it starts."""
+
+    def setUp(self) -> None:
+        self.patch(extensions, "_stale", {})
+        extensions.not_used("lbarray.http.fields", TypeError("an argument too many"))
+        self.said: list[LogEvent] = []
+        observer: Any = self.said.append
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        super().setUp()
+
+    def test_stale_parts(self) -> None:
+        """Parts in C that are there in vain are warned of, once."""
+        found = [event for event in self.said if "an argument too many" in formatEvent(event)]
+        self.assertEqual([event["log_level"] for event in found], [LogLevel.warn])
+        self.assertIn("lbarray/http/fields.py was compiled", formatEvent(found[0]))
+
+
+class ReloadTests(NodeCase):
+    """It takes up another configuration."""
 
     def reload(self, more: str) -> list[str]:
         self.path.write_text(self.text + more)
