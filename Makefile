@@ -1,4 +1,4 @@
-# make demo [ONCE=1] | test | bench [ONLY=NAME, see benchmarks/README.rst] | docs | clean
+# make demo [ONCE=1] | test | fuzz [ONLY=TARGET] | bench [ONLY=NAME, see benchmarks/README.rst] | docs | clean
 # Each sets up what it needs first: Debian packages (as root), a virtual environment, the eBPF object.
 SHELL := /bin/bash -o pipefail
 PYTHON ?= python3
@@ -9,7 +9,7 @@ TESTS ?= tests
 FAST = $(subst /,.,$(basename $(wildcard tests/test_*.py)) \
 	$(patsubst %/__init__.py,%,$(filter-out tests/system/%,$(wildcard tests/*/__init__.py))))
 
-.PHONY: demo test lint types trial bench docs setup system bpf clean
+.PHONY: demo test lint types trial fuzz bench docs setup system bpf clean
 
 demo: setup
 	$(BIN)/python -m lbarray demo $(if $(ONCE),--once) --json demo.json
@@ -31,6 +31,14 @@ ifeq ($(TESTS),tests)
 else
 	$(BIN)/trial --temp-directory=build/trial $(TESTS) 2>&1 | tee build/trial.log
 endif
+
+# Each target for FUZZ_SECONDS (60). Not part of the tests: it has no end, and needs clang.
+fuzz: setup $(VENV)/.fuzz
+	$(BIN)/python -m tests.fuzz $(ONLY)
+
+$(VENV)/.fuzz: $(VENV)/.ready
+	@$(BIN)/pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable '.[fuzz]'
+	@touch $@
 
 bench: setup
 	$(BIN)/python -m benchmarks $(ONLY)

@@ -464,7 +464,7 @@ static int write_string(struct writer *out, const uint8_t *text, size_t size)
 
 static int same(const uint8_t *text, size_t size, const char *other)
 {
-	return !memcmp(text, other, size) && !other[size];
+	return strlen(other) == size && !memcmp(text, other, size);
 }
 
 /* How a field is sent that is in no table: its values never come again, or must not be guessed (RFC 7541 section 7.1). */

@@ -149,6 +149,8 @@ def read_response(octets: bytes, size: int, *, compiled: bool) -> tuple[object, 
     failed = False
     try:
         for at in range(0, len(octets), size):
+            if heard.told[-1:] == [False]:
+                return (heard.told, heard.body, False)  # it is closed, nobody reads any more
             parser.feed(octets[at : at + size])
     except BadMessage:
         failed = True
