@@ -7,11 +7,9 @@ import contextlib
 import os
 import secrets
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any
 
-import attrs
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import deferLater
@@ -30,7 +28,6 @@ from lbarray.failover.tracking import Condition
 from lbarray.kernel.addresses import addresses_of, hold_on_loopback
 from lbarray.kernel.journal import Journal
 from lbarray.kernel.links import link
-from lbarray.kernel.processors import ProcessorUse
 from lbarray.membership.service import MembershipService
 from lbarray.node.array_parts import (
     make_direct_return,
@@ -45,9 +42,10 @@ from lbarray.node.array_parts import (
 from lbarray.node.backend_parts import make_backends
 from lbarray.node.configuring import Configuring
 from lbarray.node.draining import Draining
-from lbarray.node.identity import journal_of, program_version
+from lbarray.node.identity import journal_of
 from lbarray.node.process_parts import make_processes, process_count
 from lbarray.node.pushing import Pushing
+from lbarray.node.reporting import Reporting
 from lbarray.node.view import make_console, node_view
 from lbarray.node.weighing import Weighing
 from lbarray.node.worker_parts import make_rewriting, make_worker
@@ -59,7 +57,7 @@ from lbarray.scheduler.service import SchedulerService
 from lbarray.telemetry.counters import Counters
 from lbarray.telemetry.events import RecentEvents
 from lbarray.telemetry.lag import ReactorLag
-from lbarray.values import Address, Load, NodeReport, Role
+from lbarray.values import Address, NodeReport, Role
 from lbarray.worker.acceptance import AcceptanceCheck
 from lbarray.worker.direct_return import DirectReturnService
 from lbarray.worker.processes.parent import WorkerProcesses
@@ -99,10 +97,8 @@ class NodeService(MultiService):
         self.reactor = reactor
         self._roles = roles
         self._started_at = reactor.seconds()
-        self._processors = ProcessorUse()
         self.secret = config.array.key_file.read_bytes() if config.array.key_file else secrets.token_bytes(32)
-        self._incarnation = time.time_ns()
-        self._mac = b""
+        self.mac = b""
         self._parts: list[Service] = []
         self.backends: BackendsService | None = None
         self.worker: WorkerService | WorkerProcesses | None = None
@@ -121,6 +117,7 @@ class NodeService(MultiService):
         self.rewriting: RewriteService | None = None
         self.journal: Journal | None = None
         self.configuring = Configuring(self, file)
+        self.reporting = Reporting(self)
         self._build()
 
     # Building
@@ -192,7 +189,7 @@ class NodeService(MultiService):
             config=config,
             node_name=self.node_name,
             secrets=self._secrets(),
-            report=self._report,
+            report=self.reporting.report,
             counters=self.counters,
             alone_with_wrong_key=self._refuse,
         )
@@ -207,8 +204,8 @@ class NodeService(MultiService):
                 node_name=self.node_name,
                 members=self.membership,
                 weights=self.weighing.configured,
-                measure=self._measure,
-                taking=self._taking,
+                measure=self.reporting.measure,
+                taking=self.reporting.taking,
                 changed=self._tell,
                 counters=self.counters,
             )
@@ -327,7 +324,7 @@ class NodeService(MultiService):
         """A node that cannot forward must not own what is to be forwarded."""
         if self.journal is not None:
             with contextlib.suppress(SystemRefused):  # it is gone: others will say so
-                self._mac = link(self.interface).mac
+                self.mac = link(self.interface).mac
         for part in (self.failover, self.routes):
             if part is not None:
                 part.report(PLANE, not fault, f"the packet plane does not forward: {fault}")
@@ -351,64 +348,6 @@ class NodeService(MultiService):
         if self.membership is not None and self.membership.running:
             self.membership.beat()
 
-    def _report(self) -> NodeReport:
-        own = self.config.array.nodes[self.node_name]
-        roles = Role.NONE
-        if self.scheduler is not None and self.scheduler.active:
-            roles |= Role.SCHEDULER
-        if self.worker is not None:
-            roles |= Role.WORKER
-        if self.feedback is not None:
-            self.feedback.look()
-        return NodeReport(
-            name=self.node_name,
-            address=own.address,
-            mac=self._mac,
-            roles=roles,
-            load=self._load(),
-            accepting=self._accepting(),
-            draining=self.draining,
-            weight=self.weighing.weight if self.weighing is not None else own.weight,
-            able=self.prober.able if self.prober is not None else None,
-            trouble=self.direct_return.trouble if self.direct_return is not None else "",
-            share=self.feedback.share if self.feedback is not None else 1000,
-            incarnation=self._incarnation,
-            owned=self._announced(),
-            configuration=self.configuring.version,
-            version=program_version(),
-        )
-
-    def _announced(self) -> tuple[Address, ...]:
-        """The VIPs whose packets come to this node."""
-        if self.routes is not None:
-            return self.routes.active
-        return self.failover.active if self.failover is not None else ()
-
-    def _accepting(self) -> bool:
-        """Our listeners accept, and we know the rows that they get their clients by."""
-        return (
-            self.acceptance is not None
-            and self.acceptance.accepting
-            and self.worker is not None
-            and self.worker.serving
-            and self.membership is not None
-            and self.membership.settled
-            and not (self.history is not None and self.history.pending)
-        )
-
-    def _taking(self) -> bool:
-        return self._accepting() and not self.draining
-
-    def _load(self) -> Load:
-        if self.feedback is None or self.worker is None:
-            return Load()
-        # As it is now: somebody may wait for the last client to leave.
-        return attrs.evolve(self.feedback.load, connections=self.worker.connections)
-
-    def _measure(self) -> Load:
-        assert self.worker is not None
-        return attrs.evolve(self.worker.load(), cpu=self._processors.since_last())
-
     def drain(self, draining: bool = True) -> None:
         """Take no new clients; those that are here stay until they leave."""
         self.draining = draining
@@ -426,7 +365,7 @@ class NodeService(MultiService):
         for undone in self.journal.undo_all():
             self.log.info("undone, left by a node that was killed: {undone}", undone=str(undone))
         place = link(self.interface)
-        self._mac = place.mac
+        self.mac = place.mac
         own = self.config.array.nodes[self.node_name]
         if own.address not in addresses_of(self.interface):
             raise SystemRefused(
