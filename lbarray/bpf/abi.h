@@ -81,10 +81,10 @@ struct config {
 	__u32 table_size; /* rows of the table */
 	__u16 self;       /* this node's worker index */
 	__u8 tunnels;     /* 1: what other nodes encapsulate is taken out */
-	__u8 table;       /* which of the tables is in use: 0 or 1 */
+	__u8 pad;
 	__u32 mtu;        /* octets of a packet that leave in one frame */
-	__u16 epoch;      /* of the rows */
-	__u16 pad[3];
+	__u16 epoch;      /* of the rows: even ones are in table 0, odd ones in table 1 */
+	__u16 pad2[3];
 	struct front fronts[FRONTS];
 	__u64 near[NEAR]; /* a peer's MAC address, by its last octet; there may be others that end so */
 };

@@ -22,9 +22,9 @@ static __always_inline const struct service *find_service(const struct packet *p
 }
 
 /* The half of a hash times the number of rows: a division would cost more than all else here. */
-static __always_inline struct row *row_at(const struct config *config, __u32 half)
+static __always_inline struct row *row_at(const struct packet *packet, const struct config *config, __u32 half)
 {
-	__u32 key = config->table;
+	__u32 key = packet->epoch & 1;
 	void *rows = bpf_map_lookup_elem(&tables, &key);
 
 	if (!rows)
@@ -38,12 +38,13 @@ static __always_inline struct row *find_row(struct packet *packet, const struct 
 {
 	__u64 hash;
 
+	packet->epoch = config->epoch; /* once: rows, and what is learned of them, belong together */
 	if (!config->table_size)
 		return 0;
 	hash = hash_flow(packet, service, config);
 	packet->place = place_of(packet, service, hash);
 	packet->half = hash;
-	return row_at(config, hash >> 32);
+	return row_at(packet, config, hash >> 32);
 }
 
 static __always_inline struct worker *known_worker(__u32 index)
@@ -64,7 +65,7 @@ static __always_inline __u64 burden(const struct cost *cost)
 static __always_inline __u16 less_loaded(struct packet *packet, const struct service *service,
 					 const struct config *config, __u16 owner)
 {
-	const struct row *second = row_at(config, packet->half);
+	const struct row *second = row_at(packet, config, packet->half);
 	const struct memory *memory = recall(packet, service);
 	struct cost *cost, *others;
 	__u32 key = owner, other;
@@ -180,22 +181,22 @@ static __always_inline int second_chance(void *context, struct packet *packet, c
 
 	if (packet->flow.to.protocol != IPPROTO_TCP || begins_connection(packet) || packet->hop > most)
 		return deliver;
-	if (began_here && memory->epoch == config->epoch)
+	if (began_here && memory->epoch == packet->epoch)
 		return deliver;
-	list_owners(packet, row, service->choice ? row_at(config, packet->half) : 0);
+	list_owners(packet, row, service->choice ? row_at(packet, config, packet->half) : 0);
 	LET_GO();
 	next = next_owner(packet, config->self);
 	if (!next)
 		return deliver;
-	if (memory && memory->epoch == config->epoch && memory->worker == packet->next)
+	if (memory && memory->epoch == packet->epoch && memory->worker == packet->next)
 		goto pass_on;
 	if (is_held(context, packet)) {
-		remember(packet, service, config, config->self);
+		remember(packet, service, config->self);
 		return deliver;
 	}
 	/* One that began here with a SYN cookie may yet come to be. */
 	if (!began_here)
-		remember(packet, service, config, packet->next);
+		remember(packet, service, packet->next);
 pass_on:
 	packet->is_cached = 0;
 	packet->worker = packet->next;
@@ -219,7 +220,7 @@ static __always_inline int schedule(void *context, struct packet *packet, const 
 		if (service->choice == LESS_LOADED)
 			index = less_loaded(packet, service, config, index);
 		packet->is_chosen = index != row->now;
-		remember(packet, service, config, index);
+		remember(packet, service, index);
 	} else if (service->choice || row->before[0] != NOBODY) {
 		memory = recall(packet, service);
 		if (memory && known_worker(memory->worker)) {
@@ -245,7 +246,7 @@ static __always_inline int receive(void *context, struct packet *packet, const s
 	if (!row)
 		return PASSED_DELIVERED;
 	if (begins_connection(packet))
-		remember(packet, service, config, config->self);
+		remember(packet, service, config->self);
 	else if (service->choice || row->before[0] != NOBODY || row->now != config->self)
 		return second_chance(context, packet, row, service, config, recall(packet, service), worker,
 				     PASSED_DELIVERED);

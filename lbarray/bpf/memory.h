@@ -17,8 +17,7 @@ static __always_inline __u32 place_of(const struct packet *packet, const struct 
 	return hash >> (32 - FLOW_BITS);
 }
 
-static __always_inline void remember(const struct packet *packet, const struct service *service,
-				     const struct config *config, __u16 worker)
+static __always_inline void remember(const struct packet *packet, const struct service *service, __u16 worker)
 {
 	__u32 place = packet->place;
 	struct memory *memory = bpf_map_lookup_elem(&flows, &place);
@@ -26,7 +25,7 @@ static __always_inline void remember(const struct packet *packet, const struct s
 		.source_port = packet->flow.source_port,
 		.service = service->number,
 		.worker = worker,
-		.epoch = config->epoch,
+		.epoch = packet->epoch,
 		.sequence = packet->sequence,
 	};
 

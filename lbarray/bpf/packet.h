@@ -57,6 +57,7 @@ struct packet {
 	__u32 stripped; /* octets of outer headers that were taken out */
 	__u32 again;    /* the kernel has to see its EtherType anew */
 	__u32 verdict;
+	__u16 epoch;    /* of the rows that it meets */
 	__u16 next;     /* who may have the connection behind this worker */
 	__u32 place;    /* of the connection in the memory */
 	__u32 half;     /* of its hash: where its second row is */

@@ -124,7 +124,6 @@ class BpfPlane:
         self._said: dict[str, dict[bytes, bytes]] = {}
         self._place: Link | None = None
         self._tables: list[MappedArray] = []
-        self._table = 0
         self._attachment: Xdp | Classifier | None = None
         self._active: frozenset[Address] = frozenset()
         self._services: tuple[PlaneService, ...] = ()
@@ -248,7 +247,7 @@ class BpfPlane:
             near[8 * peer[5] : 8 * peer[5] + 8] = peer
         own = mapped(self._address) if self._address is not None else bytes(16)
         tunnels = bool(_tunnel_peers(self._workers))
-        rows = (self._table_size, self._self, tunnels, self._table)
+        rows = (self._table_size, self._self, tunnels)
         more = (self.mtu or mtu, self._epoch, self._fronts(), bytes(near))
         value = CONFIG.pack(self._secret, mac, own, index, *rows, *more)
         self._say("configs", {U32.pack(0): value})
@@ -316,13 +315,12 @@ class BpfPlane:
     def apply(self, rows: bytes) -> None:
         if len(rows) != self._table_size * ROW.size:
             raise ValueError(f"{len(rows)} octets for a table of {self._table_size} rows")
-        # One octet changes, so a packet meets the old table or the new one. Putting a new table into the map of maps
-        # would do as well, but the kernel then waits for all packets under way: 11 ms, in the turn of a takeover.
-        spare = 1 - self._table
-        self._tables[spare].write(rows)
-        self._table = spare
-        # What the kernel said of connections was said for the rows before.
-        self._epoch = (self._epoch + 1) & 0xFFFF
+        # One number changes, so a packet meets the old table or the new one. Putting a new table into the map of maps
+        # would do as well, but the kernel then waits for all packets under way: 11 ms, in the turn of a takeover. And
+        # what the kernel said of connections was said for the rows before.
+        epoch = (self._epoch + 1) & 0xFFFF
+        self._tables[epoch & 1].write(rows)
+        self._epoch = epoch
         self._write_config()
 
     def set_costs(self, costs: Mapping[int, WorkerCost]) -> None:
