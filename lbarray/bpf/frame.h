@@ -6,8 +6,6 @@
 
 /* As much as all headers together may be long: Ethernet with two tags, IP with options, TCP. */
 #define HEADERS 192
-/* What each packet of a coalesced one has before its payload: IPv6, TCP with time stamps. */
-#define COALESCED_HEADERS 72
 
 static __always_inline int write_ethertype(struct cursor *cursor, const struct packet *packet, __u16 ethertype)
 {

@@ -40,7 +40,8 @@ struct packet {
 	__be32 fragment_id;
 	__be32 sequence;
 	__be32 acknowledged;
-	__u32 largest;  /* octets of the packet, or of the largest that it was coalesced from */
+	__u32 segment;  /* octets of payload of each of those that it was coalesced from; 0: it is one */
+	__u32 payload;  /* octets behind TCP's header */
 	__u32 left;     /* octets of the packet that are still to come */
 	__u16 ethertype;
 	__u8 layer3;    /* where the IP header begins in the frame */

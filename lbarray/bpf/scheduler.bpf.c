@@ -118,6 +118,14 @@ static __always_inline int choose(void *context, struct cursor *cursor, struct p
 	return verdict;
 }
 
+/* Octets of the packet, or of the largest of those that it was coalesced from: each had all the headers. */
+static __always_inline __u32 largest(const struct packet *packet, __u32 octets)
+{
+	__u32 whole = octets - ETH_HLEN;
+
+	return packet->segment && packet->payload > packet->segment ? whole - packet->payload + packet->segment : whole;
+}
+
 static __always_inline void decide(void *context, struct cursor *cursor, struct packet *packet,
 				  const struct config *config, struct worker **worker, __u32 octets)
 {
@@ -126,7 +134,7 @@ static __always_inline void decide(void *context, struct cursor *cursor, struct 
 	if (verdict <= PASSED_ON && *worker && is_tunnelled(*worker)) {
 		if (packet->layer3 != ETH_HLEN) {
 			verdict = PASSED_NO_WORKER;
-		} else if (packet->largest + outer_length(*worker) > config->mtu) {
+		} else if (largest(packet, octets) + outer_length(*worker) > config->mtu) {
 			if (packet->hop == FROM_CLIENT && packet->kind != QUOTED)
 				packet->fits = config->mtu - outer_length(*worker);
 			verdict = DROPPED_TOO_BIG;
@@ -204,7 +212,6 @@ static __always_inline int handle_xdp(struct xdp_md *context)
 	}
 	LET_GO();
 	octets = cursor.end - cursor.at;
-	packet->largest = octets - ETH_HLEN;
 	decide(context, &cursor, packet, config, &worker, octets);
 	LET_GO();
 	verdict = packet->verdict;
@@ -303,7 +310,7 @@ int schedule_tc(struct __sk_buff *context)
 	}
 	LET_GO();
 	octets = context->len;
-	packet->largest = context->gso_segs > 1 ? context->gso_size + COALESCED_HEADERS : octets - ETH_HLEN;
+	packet->segment = context->gso_size;
 	decide(context, &cursor, packet, config, &worker, octets);
 	LET_GO();
 	verdict = packet->verdict;

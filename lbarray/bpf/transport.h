@@ -44,6 +44,7 @@ static __always_inline int parse_tcp(struct cursor *cursor, struct packet *packe
 		return DROPPED_BAD_TCP;
 	if (tcp->doff * 4 > packet->left)
 		return DROPPED_TRUNCATED;
+	packet->payload = packet->left - tcp->doff * 4;
 	return GO_ON;
 }
 

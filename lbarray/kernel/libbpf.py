@@ -9,6 +9,7 @@ import ctypes
 import ctypes.util
 import errno
 import os
+import struct
 from collections.abc import Callable
 from mmap import MAP_SHARED, PROT_READ, PROT_WRITE, mmap
 from pathlib import Path
@@ -83,6 +84,8 @@ class _MapInfo(ctypes.Structure):
     ]
 
 
+#: ``struct __sk_buff``, but for gso_segs and gso_size nothing.
+_SK_BUFF = struct.Struct("=164xI8xI12x")
 _MMAPABLE = 1 << 10  # BPF_F_MMAPABLE
 _MOST_MAPS = 64
 
@@ -260,8 +263,12 @@ class Program:
         self.fd = fd
         self.name = name
 
-    def test_run(self, packet: bytes, repeat: int = 1) -> tuple[int, bytes, int]:
-        """Run on ``packet`` (BPF_PROG_TEST_RUN): the return value, the packet after it, nanoseconds per run."""
+    def test_run(self, packet: bytes, repeat: int = 1, segment: int = 0) -> tuple[int, bytes, int]:
+        """Run on ``packet`` (BPF_PROG_TEST_RUN): the return value, the packet after it, nanoseconds per run.
+
+        :param segment: octets that each of two packets had for its payload, if ``packet`` is to be one coalesced from
+            them, for a classifier.
+        """
         out = ctypes.create_string_buffer(max(len(packet) + 256, 512))
         run = _TestRun(
             size=ctypes.sizeof(_TestRun),
@@ -271,6 +278,9 @@ class Program:
             data_size_out=len(out),
             repeat=repeat,
         )
+        if segment:
+            context = ctypes.create_string_buffer(_SK_BUFF.pack(2, segment))
+            run.ctx_in, run.ctx_size_in = ctypes.cast(context, ctypes.c_void_p), _SK_BUFF.size
         code = library().c.bpf_prog_test_run_opts(self.fd, ctypes.byref(run))
         if code:
             raise library().refused(f"run the program {self.name} on a packet", code)

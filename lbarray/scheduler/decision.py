@@ -187,11 +187,10 @@ class PacketDecision:
         """What another node has sent in a tunnel, where ``frame`` is one."""
         return find_tunnel(frame, self._own, self._tunnel_peers) if self._tunnel_peers else None
 
-    def decide_inner(self, frame: bytes, hop: int = 0, sender: int | None = None, largest: int = 0) -> Decision:
+    def decide_inner(self, frame: bytes, hop: int = 0, sender: int | None = None) -> Decision:
         """What becomes of an Ethernet frame that is in no tunnel, or was taken out of one.
 
         :param hop: how it came, and by :param sender: whom, as a tunnel said.
-        :param largest: octets of the largest packet that it was coalesced from; 0: it is one.
         """
         self._asked = False
         try:
@@ -202,18 +201,18 @@ class PacketDecision:
             decision = self._follow(packet) if packet.kind == Kind.LATER_FRAGMENT else self._decide(packet)
             if packet.is_first and decision.verdict <= Verdict.PASSED_LOCAL:
                 _remember(self._fragments, self._fragment_of(packet), decision, MAX_FRAGMENTS)
-            decision = self._fit(packet, decision, largest or len(frame) - 14)
+            decision = self._fit(packet, decision, len(frame) - 14)
         changed = self._frame(frame, packet, decision)
         return attrs.evolve(decision, frame=changed, packet=packet, settled=not self._asked)
 
-    def _fit(self, packet: Packet, decision: Decision, largest: int) -> Decision:
+    def _fit(self, packet: Packet, decision: Decision, octets: int) -> Decision:
         """A packet that is to go through a tunnel must fit into it, and have no VLAN tag."""
         target = self._workers.get(-1 if decision.worker is None else decision.worker)
         if target is None or not target.tunnel or not decision.verdict.leaves:
             return decision
         if packet.layer3 != 14:
             return Decision(Verdict.PASSED_NO_WORKER)
-        if largest + outer_length(target) > self.mtu:
+        if octets + outer_length(target) > self.mtu:
             answered = not packet.hop and packet.kind != Kind.QUOTED
             return Decision(Verdict.DROPPED_TOO_BIG, fits=self.mtu - outer_length(target) if answered else 0)
         return decision

@@ -5,13 +5,11 @@ from __future__ import annotations
 
 import struct
 
-__all__ = ["COALESCED_HEADERS", "is_coalesced", "largest", "segments", "shifted", "without_tags"]
+__all__ = ["is_coalesced", "segments", "shifted", "without_tags"]
 
 #: flags, kind of coalescing, octets of headers, of a segment's payload, where the checksummed part begins, and where in
 #: it the checksum is.
 HEADER = struct.Struct("=BBHHHH")
-#: What each packet of a coalesced one has before its payload: IPv6, TCP with time stamps (``bpf/frame.h``).
-COALESCED_HEADERS = 72
 _NEEDS_CHECKSUM = 1
 _TCPV4, _TCPV6, _ECN = 1, 4, 0x80
 _FIN, _PSH, _CWR = 0x01, 0x08, 0x80
@@ -20,11 +18,6 @@ _FIN, _PSH, _CWR = 0x01, 0x08, 0x80
 def is_coalesced(header: bytes) -> bool:
     """Is the frame behind this header several TCP segments?"""
     return header[1] & ~_ECN in (_TCPV4, _TCPV6)
-
-
-def largest(header: bytes, frame: bytes) -> int:
-    """Octets of the packet in ``frame``, or of the largest that it was coalesced from."""
-    return HEADER.unpack(header)[3] + COALESCED_HEADERS if is_coalesced(header) else len(frame) - 14
 
 
 def shifted(header: bytes, by: int) -> bytes:

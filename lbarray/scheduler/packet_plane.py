@@ -27,7 +27,7 @@ from lbarray.kernel.sysctls import write_sysctl
 from lbarray.scheduler.abi import Verdict
 from lbarray.scheduler.decision import Decision, PacketDecision
 from lbarray.scheduler.headers import Packet
-from lbarray.scheduler.offload import is_coalesced, largest, segments, shifted, without_tags
+from lbarray.scheduler.offload import is_coalesced, segments, shifted, without_tags
 from lbarray.scheduler.too_big import RateLimit, too_big_answer
 from lbarray.values import Address, PlaneCounters, PlaneFlow, PlaneService, ServiceId, Share, WorkerCost, WorkerTarget
 
@@ -309,7 +309,7 @@ class PacketPlane:
     ) -> Decision:
         """The long way of a frame that is in no tunnel any more."""
         assert self._decision is not None
-        decision = self._decision.decide_inner(frame, hop, sender, largest(header, frame))
+        decision = self._decision.decide_inner(frame, hop, sender)
         self._count(decision, len(frame))
         if decision.verdict.drops:
             if decision.fits:

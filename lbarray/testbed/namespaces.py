@@ -164,12 +164,7 @@ class Network:
         interface = Host.INTERFACE
         port = f"p-{name}"[:15]
         run(["ip", "-n", namespace, "link", "set", "lo", "up"])
-        if self._ipv6:
-            # No duplicate address detection: nobody else is here, and it would take a second.
-            quickly = [f"net.ipv6.conf.{which}.accept_dad=0" for which in ("all", "default")]
-            run(["ip", "netns", "exec", namespace, "sysctl", "-qw", *quickly])
-        else:
-            run(["ip", "netns", "exec", namespace, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1"])
+        self._choose_versions(namespace)
         pair = ["type", "veth", "peer", "name", port, "netns", self._switch]
         run(["ip", "link", "add", interface, "netns", namespace, *pair])
         run(["ip", "-n", self._switch, "link", "set", port, "master", "br0", "up"])
@@ -178,22 +173,38 @@ class Network:
             run(["ip", "-n", namespace, "addr", "add", each, "dev", interface])
         return host
 
-    def add_behind(self, router: Host, name: str, address: str, gateway: str) -> Host:
-        """A host in a segment of its own behind ``router``, which is ``gateway`` there; both with prefix lengths."""
+    def add_behind(self, router: Host, name: str, *addresses: tuple[str, str]) -> Host:
+        """A host in a segment of its own behind ``router``.
+
+        :param addresses: the host's, each with the router's in that segment; all with prefix lengths.
+        """
         namespace = self._name(name)
         run(["ip", "netns", "add", namespace])
-        host = self.hosts[name] = Host(name, namespace, address.partition("/")[0])
+        host = self.hosts[name] = Host(name, namespace, addresses[0][0].partition("/")[0])
         inside = f"to-{name}"[:15]
         run(["ip", "-n", namespace, "link", "set", "lo", "up"])
+        self._choose_versions(namespace)
         pair = ["type", "veth", "peer", "name", inside, "netns", router.namespace]
         run(["ip", "link", "add", Host.INTERFACE, "netns", namespace, *pair])
-        for where, interface, own in ((router.namespace, inside, gateway), (namespace, Host.INTERFACE, address)):
+        for where, interface, end in ((router.namespace, inside, 1), (namespace, Host.INTERFACE, 0)):
             run(["ip", "-n", where, "link", "set", interface, "up"])
-            run(["ip", "-n", where, "addr", "add", own, "dev", interface])
-        run(["ip", "-n", namespace, "route", "add", "default", "via", gateway.partition("/")[0]])
-        forwarding = ("net.ipv4.ip_forward=1", "net.ipv4.conf.all.send_redirects=0", "net.ipv4.conf.all.rp_filter=0")
+            for pair_of in addresses:
+                run(["ip", "-n", where, "addr", "add", pair_of[end], "dev", interface])
+        for _, gateway in addresses:
+            run(["ip", "-n", namespace, "route", "add", "default", "via", gateway.partition("/")[0]])
+        forwarding = ["net.ipv4.ip_forward=1", "net.ipv4.conf.all.send_redirects=0", "net.ipv4.conf.all.rp_filter=0"]
+        if self._ipv6:
+            forwarding.append("net.ipv6.conf.all.forwarding=1")
         router.run("sysctl", "-qw", *forwarding, f"net.ipv4.conf.{inside}.rp_filter=0")
         return host
+
+    def _choose_versions(self, namespace: str) -> None:
+        """Whether a host has IPv6; then no detection of duplicates: nobody else is here, and it would take a second."""
+        settings = ["all.disable_ipv6=1"]
+        if self._ipv6:
+            settings = ["all.accept_dad=0", "default.accept_dad=0"]
+        named = [f"net.ipv6.conf.{each}" for each in settings]
+        run(["ip", "netns", "exec", namespace, "sysctl", "-qw", *named])
 
     def steer(self, name: str, *, host_cpu: int, port_cpu: int) -> None:
         """Let one processor do the receiving work of a host's interface, and one that of its port at the switch."""

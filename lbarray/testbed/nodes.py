@@ -28,6 +28,7 @@ __all__ = ["Array", "twistd", "wait_for"]
 VIP = "10.77.0.100"
 ROUTER = "10.77.0.250"
 VIP6 = "fd77::100"
+ROUTER6 = "fd77::250"
 SITE = "shop.example.com"
 CDN = "cdn.example.net"
 NODES = {"a": "10.77.0.1", "b": "10.77.0.2", "c": "10.77.0.3"}
@@ -219,12 +220,18 @@ class Array:
         """Nodes in segments of their own behind one router, and everybody's way there."""
         if not self._far:
             return
-        router = self.network.add("router", f"{ROUTER}/24")
+        router = self.network.add("router", *self._addresses(ROUTER))
         for place, name in enumerate(self._far):
-            self.network.add_behind(router, name, f"{self.nodes[name]}/24", f"10.78.{place}.254/24")
+            ends = [(f"{self.nodes[name]}/24", f"10.78.{place}.254/24")]
+            if self._ipv6:
+                last = self.nodes[name].rpartition(".")[2]
+                ends.append((f"fd78:0:0:{place}::{last}/64", f"fd78:0:0:{place}::254/64"))
+            self.network.add_behind(router, name, *ends)
         for host in self.network.hosts.values():
             if host is not router and host.name not in self._far:
                 host.run("ip", "route", "add", "10.78.0.0/16", "via", ROUTER)
+                if self._ipv6 and host.name not in BACKENDS:
+                    host.run("ip", "route", "add", "fd78::/48", "via", ROUTER6)
 
     @property
     def config(self) -> Path:
@@ -353,13 +360,14 @@ class Array:
     # Looking at packets
 
     def _count_responses(self, host: Host) -> None:
-        """Count what comes in at a host's interface with the VIP as its source, but for answers to probes."""
+        """Count what comes in at a host's interface with a VIP as its source, but for answers to probes."""
         rules = f"""
         table netdev watch {{
           counter through {{ }}
           chain arriving {{
             type filter hook ingress device "{Host.INTERFACE}" priority 0; policy accept;
             ip saddr {VIP} tcp dport < {FIRST_PORT} counter name through
+            ip6 saddr {VIP6} tcp dport < {FIRST_PORT} counter name through
           }}
         }}
         """
@@ -368,7 +376,7 @@ class Array:
         host.run("nft", "-f", str(path))
 
     def responses_through(self, name: str) -> int:
-        """Octets from the VIP that have come in at a host: at a node, responses of other workers."""
+        """Octets from the VIPs that have come in at a host: at a node, responses of other workers."""
         listed = json.loads(self.host(name).run("nft", "-j", "list", "counter", "netdev", "watch", "through"))
         return sum(int(item["counter"]["bytes"]) for item in listed["nftables"] if "counter" in item)
 

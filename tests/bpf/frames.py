@@ -23,11 +23,14 @@ def tcp(
     *,
     flags: int = ACK,
     offset: int = 5,
+    options: int = 0,
     payload: bytes = b"GET /",
     sequence: int = 1,
 ) -> bytes:
-    """A segment."""
-    return struct.pack("!HHIIBBHHH", sport, dport, sequence, 1, offset << 4, flags, 1000, 0, 0) + payload
+    """A segment; ``offset``: words of its header as it says; ``options``: words that it has besides, and says."""
+    words = (offset + options) << 4
+    head = struct.pack("!HHIIBBHHH", sport, dport, sequence, 1, words, flags, 1000, 0, 0)
+    return head + b"\1" * (4 * options) + payload
 
 
 def udp(sport: int = 40000, dport: int = 80, payload: bytes = b"hello") -> bytes:

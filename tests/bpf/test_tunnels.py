@@ -9,8 +9,11 @@ import attrs
 
 from lbarray.kernel.links import link
 from lbarray.scheduler.abi import Verdict
+from lbarray.scheduler.bpf_plane import BpfPlane
 from lbarray.scheduler.decision import PacketDecision
 from lbarray.scheduler.headers import Packet
+from lbarray.scheduler.offload import HEADER
+from lbarray.scheduler.packet_plane import PacketPlane
 from lbarray.scheduler.table import RowTable
 from lbarray.scheduler.tunnel import encapsulate, outer_length
 from lbarray.values import Address, WorkerTarget
@@ -18,10 +21,9 @@ from tests.bpf.bench import INDEX, SECRET, TABLE_SIZE, ProgramTestCase, own_netw
 from tests.bpf.frames import ROUTER, SYN, ethernet, ipv4, ipv6, random_frame, tcp, web, web6, with_checksum
 
 
-class GueTests(ProgramTestCase):
-    """GUE between IPv4 addresses, as a tc classifier; b, c and d are reached by a router."""
+class TunnelTestCase(ProgramTestCase):
+    """b, c and d are reached by a router."""
 
-    mode = "tc"
     tunnel = "gue"
     own: Address = IPv4Address("192.0.2.1")
     far: tuple[Address, ...] = tuple(IPv4Address(f"203.0.113.{number}") for number in (2, 3, 4))
@@ -44,6 +46,17 @@ class GueTests(ProgramTestCase):
             ),
         ]
         self.set(workers=self.workers)
+
+    def narrow(self, mtu: int) -> None:
+        """From now on a packet may have so many octets on its way."""
+        self.plane.mtu = self.model.mtu = mtu
+        self.set(workers=self.workers)
+
+
+class GueTests(TunnelTestCase):
+    """GUE between IPv4 addresses, as a tc classifier."""
+
+    mode = "tc"
 
     def tunnelled(self, packet: bytes, passes: int = 0, by: Address | None = None) -> bytes:
         """A frame as another node sends it to this one."""
@@ -104,8 +117,7 @@ class GueTests(ProgramTestCase):
     def test_too_big(self) -> None:
         """What does not fit with its outer headers is dropped and counted: the kernel would only do it later."""
         self.members("b")
-        self.plane.mtu = self.model.mtu = 1400
-        self.set(workers=self.workers)
+        self.narrow(1400)
         payload = 1400 - outer_length(self.workers[1]) - 40
         self.assertEqual(self.verdict(ethernet(ipv4(tcp(payload=bytes(payload))))), "FORWARDED")
         self.assertEqual(self.verdict(ethernet(ipv4(tcp(payload=bytes(payload + 1))))), "DROPPED_TOO_BIG")
@@ -165,3 +177,41 @@ class Ipip6PacketTests(Gue6Tests):
 
     mode = "packet"
     tunnel = "ipip"
+
+
+class CoalescedTests(TunnelTestCase):
+    """Several segments that the kernel has made one: what counts is how large each was, and will be again."""
+
+    def fits(self, packet: bytes, size: int) -> bool:
+        """Is a packet with segments of ``size`` octets of payload let into a tunnel? By its verdict: no test run says
+        for the kernel whose segments they are, without which it makes no room for other headers."""
+        assert isinstance(self.plane, BpfPlane)
+        before = self.plane.counters().packets["forwarded"]
+        self.plane.program.test_run(ethernet(packet), segment=size)
+        return self.plane.counters().packets["forwarded"] > before
+
+    def test_size(self) -> None:
+        """By either version of IP, with and without options."""
+        self.members("b")
+        self.narrow(1400)
+        most = 1400 - outer_length(self.workers[1])
+        for make, head in ((ipv4, 20), (ipv6, 40)):
+            for options in (0, 3, 10):
+                for surplus in (0, 1):
+                    size = most - head - 20 - 4 * options + surplus
+                    packet = make(tcp(options=options, payload=bytes(2 * size)))
+                    self.assertEqual(self.fits(packet, size), not surplus, f"{make}, {options} words, {size} octets")
+
+
+class CoalescedPacketTests(CoalescedTests):
+    """The same by the plane in Python, which makes several of one."""
+
+    mode = "packet"
+
+    def fits(self, packet: bytes, size: int) -> bool:
+        assert isinstance(self.plane, PacketPlane)
+        transport = 14 + (20 if packet[0] >> 4 == 4 else 40)
+        kind = 1 if packet[0] >> 4 == 4 else 4
+        out: list[bytes] = []
+        self.plane.handle(HEADER.pack(1, kind, transport + 20, size, transport, 16) + ethernet(packet), out, [])
+        return len(out) == 2 and all(len(frame) > size for frame in out)

@@ -7,7 +7,7 @@ import struct
 from twisted.trial.unittest import SynchronousTestCase
 
 from lbarray.kernel.frames import tagged
-from lbarray.scheduler.offload import is_coalesced, largest, segments, shifted, without_tags
+from lbarray.scheduler.offload import is_coalesced, segments, shifted, without_tags
 from tests.bpf.frames import ACK, FIN, ethernet, ipv4, ipv6, tcp, with_checksum
 
 HEADER = struct.Struct("=BBHHHH")
@@ -68,12 +68,12 @@ class HeaderTests(SynchronousTestCase):
         self.assertEqual(shifted(HEADER.pack(1, 0, 54, 0, 34, 16), 36), HEADER.pack(1, 0, 90, 0, 70, 16))
         self.assertEqual(shifted(bytes(10), 36), bytes(10))
 
-    def test_largest(self) -> None:
-        """A coalesced frame is as large as the segments that it was, headers included."""
-        self.assertEqual(largest(bytes(10), bytes(114)), 100)
-        coalesced = HEADER.pack(1, 1, 54, 1448, 34, 16)
-        self.assertTrue(is_coalesced(coalesced))
-        self.assertEqual(largest(coalesced, bytes(9000)), 1520)
+    def test_coalesced(self) -> None:
+        """TCP segments of either version of IP, with congestion marks or not; nothing else is taken apart."""
+        for kind in (1, 4, 0x81, 0x84):
+            self.assertTrue(is_coalesced(HEADER.pack(1, kind, 54, 1448, 34, 16)))
+        for kind in (0, 5):
+            self.assertFalse(is_coalesced(HEADER.pack(1, kind, 54, 1448, 34, 16)))
 
     def test_tags(self) -> None:
         """A tag that the kernel took out is put back, and what goes to the local stack has none."""
