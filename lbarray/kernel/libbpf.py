@@ -263,6 +263,13 @@ class Program:
         self.fd = fd
         self.name = name
 
+    @property
+    def number(self) -> int:
+        """By which the kernel knows it, and tells it from all others that it has had."""
+        info = _ProgramInfo()
+        _ask(self.fd, info)
+        return int(info.id)
+
     def test_run(self, packet: bytes, repeat: int = 1, segment: int = 0) -> tuple[int, bytes, int]:
         """Run on ``packet`` (BPF_PROG_TEST_RUN): the return value, the packet after it, nanoseconds per run.
 

@@ -183,24 +183,26 @@ class BpfPlane:
             if place != self._place:  # its MAC address or its MTU
                 self._place = place
                 self._write_config()
-            if self._attachment.attached():
-                return ""
+            found = self._attachment.found()
         except SystemRefused as error:
             return str(error)
+        if found == self._attachment.number:
+            return ""
+        what = f"another program is in place of the packet program on {self._interface}"
+        if not found:
+            what = f"the packet program was taken away from {self._interface}"
         try:
             self._attachment.attach(self.program)
-        except SystemRefused as error:
-            return f"the packet program was taken away from {self._interface}, and {error}"
-        self.log.warn(
-            "the packet program was taken away from {interface}; it is back: who changes it?", interface=self._interface
-        )
+        except SystemRefused as error:  # no XDP program takes another one's place
+            return f"{what}, and {error}"
+        self.log.warn("{what}; it is back: who changes it?", what=what)
         return ""
 
     def detach(self) -> None:
         if self._attachment is not None:
             self._attachment.detach()
             self._attachment = None
-            self._journal.undo(self._undo)
+            self._journal.forget(self._undo)
         if self._reports is not None:
             self._reactor.removeReader(self._reports)
             self._reports.close()

@@ -7,8 +7,9 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from lbarray.errors import SystemRefused
-from lbarray.kernel.attachments import xdp_on
+from lbarray.kernel.attachments import Classifier, Xdp, xdp_on
 from lbarray.kernel.journal import Journal
+from lbarray.kernel.links import link
 from lbarray.scheduler.auto_plane import AutoPlane, Candidate
 from lbarray.scheduler.bpf_plane import BpfPlane, undoers
 from lbarray.testing import PlaneSuite
@@ -48,6 +49,35 @@ class TcPlaneTests(PlaneSuite, SynchronousTestCase):
         plane.detach()
         self.assertEqual(journal.pending(), ())
 
+    def test_taken_away(self) -> None:
+        """A program that somebody took away is put back."""
+        plane = self.attached()
+        attachment = self.attachment()
+        self.assertEqual((plane.check(), attachment.found()), ("", plane.program.number))
+        attachment.detach()
+        self.assertEqual(attachment.found(), 0)
+        self.assertEqual((plane.check(), attachment.found()), ("", plane.program.number))
+
+    def test_replaced(self) -> None:
+        """Another program in our place is noticed, and replaced in turn."""
+        plane, other = self.attached(), self.attached()
+        self.assertEqual(self.attachment().found(), other.program.number)
+        self.assertEqual((plane.check(), self.attachment().found()), ("", plane.program.number))
+
+    def test_another_one_stays(self) -> None:
+        """What somebody attached in our place is not taken away when we end, and nothing is left to undo."""
+        journal = Journal(Path(self.mktemp()), undoers())
+        plane = make_plane(self, self.mode, journal=journal)
+        plane.attach()
+        self.attachment().detach()
+        other = self.attached()
+        plane.detach()
+        self.assertEqual((self.attachment().found(), journal.pending()), (other.program.number, ()))
+
+    def attachment(self) -> Classifier | Xdp:
+        """Where the planes' programs are attached, as somebody else sees it."""
+        return Classifier(link("lo").index, "lo")
+
     def test_undone_after_a_kill(self) -> None:
         """What a killed node left attached is taken away by its journal, and a new one attaches."""
         path = Path(self.mktemp())
@@ -61,6 +91,19 @@ class GenericXdpPlaneTests(TcPlaneTests):
     """As generic XDP."""
 
     mode = "xdp-generic"
+
+    def attachment(self) -> Xdp:
+        return Xdp(link("lo").index, "lo", generic=True)
+
+    def test_replaced(self) -> None:
+        """Another program in our place is noticed and left alone; ours is back once that is gone."""
+        plane = self.attached()
+        self.attachment().detach()
+        other = self.attached()
+        self.assertIn("another program is in place of the packet program on lo", plane.check())
+        self.assertEqual(self.attachment().found(), other.program.number)
+        other.detach()
+        self.assertEqual((plane.check(), self.attachment().found()), ("", plane.program.number))
 
     def test_seen(self) -> None:
         """Others can see that there is an XDP program, and when it is gone."""
