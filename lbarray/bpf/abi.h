@@ -156,7 +156,7 @@ enum verdict {
 	DROPPED_BAD_TCP = 13,
 	DROPPED_LONE_FRAGMENT = 14,
 	DROPPED_TOO_BIG = 15,
-	DROPPED_NO_ROOM = 16, /* besides the verdict that it has already */
+	DROPPED_NO_ROOM = 16, /* besides its verdict, where it has one */
 	VERDICTS = 17,
 };
 

@@ -225,7 +225,7 @@ static __always_inline int handle_xdp(struct xdp_md *context)
 		see(&cursor, context->data, context->data_end);
 		return write_outer(&cursor, packet, config, worker, passes_of(packet, verdict), octets - ETH_HLEN)
 			       ? XDP_TX
-			       : XDP_DROP;
+			       : lose(octets, XDP_DROP);
 	}
 	if (verdict >= DROPPED_TRUNCATED) {
 		if (packet->fits)
@@ -280,7 +280,7 @@ static __always_inline int make_room_tc(struct __sk_buff *context, const struct 
 		return 1;
 	if (packet->stripped)
 		return !bpf_skb_adjust_room(context, length, BPF_ADJ_ROOM_MAC, flags);
-	return !bpf_skb_change_head(context, length, 0);
+	return packet->hop >= ONCE_PASSED_ON && !bpf_skb_change_head(context, length, 0);
 }
 
 SEC("tc")
@@ -324,7 +324,7 @@ int schedule_tc(struct __sk_buff *context)
 			see(&cursor, context->data, context->data_end);
 			if (!write_outer(&cursor, packet, config, worker, passes_of(packet, verdict),
 					 octets - ETH_HLEN))
-				return TC_ACT_SHOT;
+				return lose(octets, TC_ACT_SHOT);
 		} else if (!address_frame(&cursor, packet, config, worker, verdict)) {
 			return TC_ACT_SHOT;
 		}

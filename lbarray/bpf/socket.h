@@ -58,11 +58,10 @@ static __always_inline int is_held(void *context, const struct packet *packet)
 	socket = bpf_skc_lookup_tcp(context, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	if (!socket)
 		return 0;
-	if (socket->state == TIME_WAIT) {
-		/* The client may have begun anew from the same port, at another worker. What it ended here with may come again. */
-		held = packet->tcp_flags & TCP_FIN;
-	} else if (socket->state != LISTENING) {
-		held = 1; /* established or half open */
+	/* Not in TIME_WAIT: the client may have begun anew from the same port, at another worker, and misses nothing if
+	 * not. The kernel keeps one that was closed here and not yet by the client like that, too. */
+	if (socket->state != LISTENING) {
+		held = socket->state != TIME_WAIT; /* established, half open, or closing */
 	} else if (packet->kind == SEGMENT && packet->tcp_flags & TCP_ACK) {
 		held = has_cookie(socket, packet);
 	}

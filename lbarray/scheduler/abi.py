@@ -122,8 +122,8 @@ class Verdict(enum.IntEnum):
 
     ``FORWARDED`` to the worker of its row, ``PASSED_ON`` to a former one (second chance), ``PASSED_LOCAL``: this node
     is the worker, ``PASSED_DELIVERED``: another node scheduled it to this one, ``PASSED_ELSEWHERE``: to a third one,
-    and a switch sent it to all; ``PASSED_AGAIN``: seen before. ``DROPPED_NO_ROOM`` is counted besides the verdict of a
-    packet to or from a tunnel: the kernel could not change its headers.
+    and a switch sent it to all; ``PASSED_AGAIN``: seen before. ``DROPPED_NO_ROOM``: the kernel did not change the
+    headers of a packet to or from a tunnel; counted besides its verdict, where it has one.
     """
 
     FORWARDED = 0

@@ -67,11 +67,6 @@ class Packet:
         """A SYN without an ACK."""
         return self.kind == Kind.SEGMENT and self.tcp_flags & (_SYN | _ACK) == _SYN
 
-    @property
-    def ends_connection(self) -> bool:
-        """A TCP segment with FIN."""
-        return bool(self.tcp_flags & _FIN)
-
     def refuse(self, verdict: Verdict) -> Refused:
         """The reason to stop, as an exception."""
         return Refused(verdict, self)

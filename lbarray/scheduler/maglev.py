@@ -90,10 +90,10 @@ _merge: Callable[[array[int], array[int], array[int], array[int]], int] = merge
 compiled = False
 try:
     from lbarray.scheduler import _rows
-except ImportError as error:
-    not_used("lbarray.scheduler._rows", error)
-else:
+
     _fill, _merge, compiled = _rows.fill, _rows.merge, True
+except (ImportError, AttributeError) as error:
+    not_used("lbarray.scheduler._rows", error)
 
 
 def build_table(workers: Sequence[Weighted], size: int = DEFAULT_SIZE) -> array[int]:

@@ -354,10 +354,8 @@ class PacketPlane:
         except SystemRefused as error:
             self.log.error("{error}", error=error)
             return True
-        if state == TIME_WAIT:  # the client may have begun anew from the same port, at another worker
-            return packet.ends_connection
-        if state != LISTENING:
-            return state is not None
+        if state != LISTENING:  # in TIME_WAIT the client may have begun anew from the same port, at another worker
+            return state not in (None, TIME_WAIT)
         return any(_name(packet) in some for some in self._syns)
 
     def _note_syn(self, packet: Packet) -> None:

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 import attrs
 
 from lbarray.kernel.links import link
-from lbarray.scheduler.abi import Verdict
+from lbarray.scheduler.abi import MARK_ONCE, MARK_TWICE, Verdict
 from lbarray.scheduler.bpf_plane import BpfPlane
 from lbarray.scheduler.decision import PacketDecision
 from lbarray.scheduler.headers import Packet
@@ -17,7 +17,7 @@ from lbarray.scheduler.packet_plane import PacketPlane
 from lbarray.scheduler.table import RowTable
 from lbarray.scheduler.tunnel import encapsulate, outer_length
 from lbarray.values import Address, WorkerTarget
-from tests.bpf.bench import INDEX, SECRET, TABLE_SIZE, ProgramTestCase, own_network
+from tests.bpf.bench import INDEX, PEER_C, SECRET, TABLE_SIZE, ProgramTestCase, own_network
 from tests.bpf.frames import ROUTER, SYN, ethernet, ipv4, ipv6, random_frame, tcp, web, web6, with_checksum
 
 
@@ -179,6 +179,31 @@ class Ipip6PacketTests(Gue6Tests):
     tunnel = "ipip"
 
 
+class MixedTests(TunnelTestCase):
+    """c is in this segment, the others are beyond a router; as a tc classifier."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.workers[2] = WorkerTarget(2, "c", IPv4Address("192.0.2.3"), PEER_C)
+        self.set(workers=self.workers)
+
+    def test_passed_on(self) -> None:
+        """What a node of this segment has passed on gets into a tunnel, whatever EtherType it came with."""
+        for name in ("b", "a"):
+            self.members(name)
+        for mark, packet in ((MARK_ONCE, ipv4(tcp(2001))), (MARK_TWICE, ipv6(tcp(2001)))):
+            decision = self.run_both(ethernet(packet, source=PEER_C, ethertype=mark))
+            self.assertEqual((decision.verdict, decision.worker), (Verdict.PASSED_ON, 1))
+            self.assertTrue(decision.frame.endswith(packet))
+        self.assertEqual(self.plane.counters().packets["dropped_no_room"], 0)
+
+
+class MixedXdpTests(MixedTests):
+    """The same as XDP."""
+
+    mode = "xdp-generic"
+
+
 class CoalescedTests(TunnelTestCase):
     """Several segments that the kernel has made one: what counts is how large each was, and will be again."""
 
@@ -215,3 +240,15 @@ class CoalescedPacketTests(CoalescedTests):
         out: list[bytes] = []
         self.plane.handle(HEADER.pack(1, kind, transport + 20, size, transport, 16) + ethernet(packet), out, [])
         return len(out) == 2 and all(len(frame) > size for frame in out)
+
+
+class NoRoomTests(TunnelTestCase):
+    """A packet whose headers the kernel does not change."""
+
+    def test_no_room(self) -> None:
+        """What the kernel makes no room for is counted, besides where it should have gone."""
+        self.members("b")
+        assert isinstance(self.plane, BpfPlane)
+        self.plane.program.test_run(ethernet(ipv4(tcp(payload=bytes(2000)))), segment=1000)
+        counted = self.plane.counters().packets
+        self.assertEqual((counted["forwarded"], counted["dropped_no_room"]), (1, 1))
