@@ -6,16 +6,19 @@ its place.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Callable, Sequence
 
 import attrs
+from twisted.logger import Logger
 
+from lbarray.errors import SystemRefused
 from lbarray.values import ServiceId
 from lbarray.worker.listeners import listening_socket
 from lbarray.worker.steering import leave_to_kernel, steer_by_chance, steer_by_client
 
-__all__ = ["ListeningGroups", "Offered"]
+__all__ = ["ListeningGroups", "Offered", "check_all"]
 
 
 @attrs.frozen
@@ -39,6 +42,20 @@ class Offered:
             self.check()
 
 
+def check_all(offered: Sequence[Offered], log: Logger) -> dict[str, bool]:
+    """By service with certificates, whether those that are there now will do; why not, the log says."""
+    done = {}
+    for each in offered:
+        if each.check is not None:
+            try:
+                each.check()
+                done[each.name] = True
+            except SystemRefused as error:
+                done[each.name] = False
+                log.error("{service}: {error}; the certificates before stay", service=each.name, error=error)
+    return done
+
+
 class ListeningGroups:
     """The sockets of every service: one for each place of a process, in the order of the places.
 
@@ -53,8 +70,9 @@ class ListeningGroups:
         self._steered = 0
 
     def follow(self, offered: Sequence[Offered], places: int) -> None:
-        """Have sockets for these services and no others, and for so many places at least; those that are there are
-        kept. Sockets of new places get connections once they are steered to.
+        """Have sockets for these services, and for so many places at least; those that are there are kept, also of
+        services that are gone, until :meth:`close_gone`: the next call may want them again. Sockets of new places get
+        connections once they are steered to.
 
         :raises SystemRefused: a port or a certificate is not to be had; nothing has changed then.
         """
@@ -64,29 +82,50 @@ class ListeningGroups:
         opened: dict[ServiceId, list[socket.socket]] = {}
         try:
             for each in offered:
-                here = self._groups.get(each.service_id, [])
-                if here and places > len(here):
-                    self._steer(each, here, places)  # before there are more, so that these do not get any yet
-                for _ in range(places - len(here)):
-                    opened.setdefault(each.service_id, []).append(_opened(each))
-                self._steer(each, [*here, *opened.get(each.service_id, ())], places)
+                group = list(self._groups.get(each.service_id, ()))
+                opened[each.service_id] = [] if group else [_opened(each)]
+                group += opened[each.service_id]
+                if places > len(group):
+                    self._steer(each, group, places)  # before there are more, so that these do not get any yet
+                while places > len(group):
+                    group.append(_opened(each))
+                    opened[each.service_id].append(group[-1])
+                self._steer(each, group, places)
         except Exception:
             _close(opened)
             raise
         for place, more in opened.items():
             self._groups.setdefault(place, []).extend(more)
-        wanted = {each.service_id for each in offered}
-        _close({place: self._groups.pop(place) for place in list(self._groups) if place not in wanted})
         self._offered, self._places = tuple(offered), places
 
+    def close_gone(self) -> None:
+        """Nobody listens any more for services that are not wanted."""
+        wanted = {each.service_id for each in self._offered}
+        _close({place: self._groups.pop(place) for place in list(self._groups) if place not in wanted})
+
     def steer(self, places: int) -> None:
-        """New connections are spread over the sockets of so many places, the first ones."""
-        self._steered = places
+        """New connections are spread over the sockets of so many places, the first ones.
+
+        :raises SystemRefused: the kernel would not; they go where they went before, as far as it lets them.
+        """
+        before, self._steered = self._steered, places
+        try:
+            self._steer_all()
+        except SystemRefused:
+            self._steered = before
+            with contextlib.suppress(SystemRefused):
+                self._steer_all()
+            raise
+
+    def _steer_all(self) -> None:
         for each in self._offered:
             self._steer(each, self._groups[each.service_id], self._places)
 
     def trim(self, places: int) -> None:
-        """Close the sockets behind those of so many places. Whoever waits there is lost, so nobody should."""
+        """Close the sockets behind those of so many places. Whoever waits there is lost, so nobody should.
+
+        :raises SystemRefused: they are closed, but the kernel would not be told of it.
+        """
         if places >= self._places:
             return
         for group in self._groups.values():

@@ -22,9 +22,9 @@ from lbarray.errors import SystemRefused
 from lbarray.telemetry.counters import Counters
 from lbarray.values import Load
 from lbarray.worker.processes.counts import ConnectionCounts
-from lbarray.worker.processes.groups import ListeningGroups, Offered
+from lbarray.worker.processes.groups import ListeningGroups, Offered, check_all
 from lbarray.worker.processes.process import WorkerProcess
-from lbarray.worker.processes.reports import Reports
+from lbarray.worker.processes.reports import Reports, row
 from lbarray.worker.processes.said import SaidOnce
 from lbarray.worker.processes.sums import add_counters
 
@@ -124,7 +124,7 @@ class WorkerProcesses(Service):
             self._start(place, self._processes)
         self._watch.start(WATCH_S, now=False)
 
-    def _start(self, place: int, among: dict[int, WorkerProcess]) -> None:
+    def _start(self, place: int, among: dict[int, WorkerProcess]) -> WorkerProcess:
         process = among[place] = WorkerProcess(
             reactor=self._reactor,
             place=place,
@@ -144,6 +144,7 @@ class WorkerProcesses(Service):
             ),
         )
         process.start()
+        return process
 
     def stopService(self) -> Deferred[None]:
         """Accept nobody any more; fires when every process has ended."""
@@ -155,7 +156,8 @@ class WorkerProcesses(Service):
             self._telling.cancel()
         settling = [process for process in self._leaving if not process.stopping]
         for process in [*self._processes.values(), *self._coming.values(), *settling]:
-            self._leave(process)
+            if process.pid:
+                self._leave(process)
         self._processes.clear()
         self._coming.clear()
         self._sockets.close()
@@ -213,12 +215,7 @@ class WorkerProcesses(Service):
         if self._counts is not None:
             self._counts.give_back(process.slot)
         if process in self._leaving:
-            self._leaving.discard(process)
-            self._trim()
-            if (late := self._late.pop(process, None)) is not None:
-                late.cancel()
-            self._counters.add("worker_processes_ended", "stopped")
-            self._end_if_alone()
+            self._left(process, why)
             return
         if self._coming.get(process.place) is process:
             self._give_up_generation(why)
@@ -236,6 +233,23 @@ class WorkerProcesses(Service):
         )
         self._reactor.callLater(delay, self._start_again, process)
         self._tell_change()
+
+    def _left(self, process: WorkerProcess, why: str) -> None:
+        """One that was not wanted any more has ended, perhaps before it was told to."""
+        self._leaving.discard(process)
+        late = self._late.pop(process, None)
+        crashed = late is not None and not process.stopping  # a generation given up is killed without a time
+        if late is not None:
+            late.cancel()
+        self._counters.add("worker_processes_ended", "crashed" if crashed else "stopped")
+        if crashed:
+            self.log.error(
+                "worker process {place} ended ({why}) with its last clients: their connections are lost",
+                place=process.place,
+                why=why,
+            )
+        self._trim()
+        self._end_if_alone()
 
     def _start_again(self, process: WorkerProcess) -> None:
         if self.running and self._processes.get(process.place) is process:
@@ -260,7 +274,7 @@ class WorkerProcesses(Service):
                 )
                 process.heard_at = now
                 process.kill()
-        if self._coming and now - min(process.started_at for process in self._coming.values()) > READY_S:
+        if any(not process.ready and now - process.started_at > READY_S for process in self._coming.values()):
             self._give_up_generation(f"not ready within {READY_S:g} s")
 
     def _tell_change(self) -> None:
@@ -319,10 +333,9 @@ class WorkerProcesses(Service):
 
         :raises SystemRefused: a port or a certificate is not to be had; nothing has changed then.
         """
-        if self._telling is not None and self._telling.active():
-            self._telling.cancel()
-            self._tell_configuration()
         self._sockets.follow(offered, count)
+        if self._telling is not None and self._telling.active():
+            self._telling.cancel()  # the last one counts: no process ends for what is taken back in the same turn
         self._count = count
         self._offered = tuple(offered)
         self._blob = blob
@@ -345,12 +358,12 @@ class WorkerProcesses(Service):
                 ],
             )
             process.tell_changes(snapshot)
+        self._sockets.close_gone()
 
     def _resize(self) -> None:
         """Have as many processes as are wanted, of the generation that comes too."""
-        if self._steered > self._count:
-            self._steered = self._count
-            self._sockets.steer(self._count)
+        if self._steered > self._count and not self._steer(self._count):
+            self._count = self._steered  # who still gets clients has to stay
         for among in (self._processes, self._coming):
             for place in [place for place in among if place >= self._count]:
                 self._retire(among.pop(place))
@@ -365,22 +378,40 @@ class WorkerProcesses(Service):
     def _retire(self, process: WorkerProcess) -> None:
         """Nobody is steered to it any more: it ends when those have come who were on their way."""
         self._back_off.pop(process.place, None)
-        if process.pid:
-            self._leaving.add(process)
-            self._late[process] = self._reactor.callLater(SETTLE_S, self._leave, process)
+        if not process.pid:
+            process = self._start(process.place, {})  # for those who wait in the backlog of one that died
+        self._leaving.add(process)
+        self._late[process] = self._reactor.callLater(SETTLE_S, self._leave, process)
 
     def _share_out(self) -> None:
         """New processes get their share when all of them are ready: a client is moved to another one only once."""
         wanted = [process for place, process in self._processes.items() if place >= self._steered]
-        if wanted and all(process.ready for process in wanted):
-            self._steered = len(self._processes)
-            self._sockets.steer(self._steered)
+        if wanted and all(process.ready for process in wanted) and self._steer(len(self._processes)):
             self.log.info("{count} worker processes share the clients now", count=self._steered)
+
+    def _steer(self, places: int) -> bool:
+        """Whether new clients now go to so many processes; otherwise they go where they went before."""
+        try:
+            self._sockets.steer(places)
+        except SystemRefused as error:
+            self.log.error(
+                "new clients still go to {before} worker processes, not to {places}: {error}, and lbarray reload again",
+                before=self._steered,
+                places=places,
+                error=error,
+            )
+            return False
+        self._steered = places
+        return True
 
     def _trim(self) -> None:
         """Close the sockets that no process is there for."""
         there = [*self._processes.values(), *self._coming.values(), *self._leaving]
-        self._sockets.trim(max([self._count - 1, *(process.place for process in there)]) + 1)
+        try:
+            self._sockets.trim(max([self._count - 1, *(process.place for process in there)]) + 1)
+        except SystemRefused as error:
+            # They are closed, and the program from before does not choose them.
+            self.log.error("the sockets of processes that ended are closed, but: {error}", error=error)
 
     def _followed(self, process: WorkerProcess, why: str) -> None:
         if not why:
@@ -401,17 +432,7 @@ class WorkerProcesses(Service):
 
     def reload_certificates(self) -> dict[str, bool]:
         """Let every process read its certificates anew; which services use what is there now."""
-        done = {}
-        for offered in self._offered:
-            if offered.check is not None:
-                try:
-                    offered.check()
-                    done[offered.name] = True
-                except SystemRefused as error:
-                    done[offered.name] = False
-                    self.log.error(
-                        "{service}: {error}; the certificates before stay", service=offered.name, error=error
-                    )
+        done = check_all(self._offered, self.log)
         for process in [*self._processes.values(), *self._coming.values()]:
             process.reload()
         return done
@@ -466,29 +487,7 @@ class WorkerProcesses(Service):
 
     def processes_status(self) -> dict[str, object]:
         """The processes themselves."""
-        return {
-            "generation": self._generation,
-            "processes": [
-                {
-                    "place": process.place,
-                    "pid": process.pid,
-                    "generation": process.generation,
-                    "ready": process.ready,
-                    "up_s": round(self._reactor.seconds() - process.started_at, 1),
-                    "connections": process.report.get("connections", 0),
-                    "accepted": process.accepted,
-                    "cpu": process.report.get("cpu", 0.0),
-                    "lag_s": process.report.get("lag_s", 0.0),
-                    "memory": process.report.get("memory", 0),
-                    "role": self._role(process),
-                    "leaving": process in self._leaving,
-                }
-                for process in [*self._processes.values(), *self._coming.values(), *self._leaving]
-            ],
-        }
-
-    def _role(self, process: WorkerProcess) -> str:
-        """``serving``, ``coming`` or ``leaving``."""
-        if process in self._leaving:
-            return "leaving"
-        return "coming" if self._coming.get(process.place) is process else "serving"
+        now = self._reactor.seconds()
+        by_role = {"serving": self._processes.values(), "coming": self._coming.values(), "leaving": self._leaving}
+        rows = [row(process, role=role, now=now) for role, processes in by_role.items() for process in processes]
+        return {"generation": self._generation, "processes": rows}

@@ -9,7 +9,29 @@ from lbarray.worker.processes.groups import Offered
 from lbarray.worker.processes.process import WorkerProcess
 from lbarray.worker.processes.sums import fold, sum_balancing, sum_pools, sum_services
 
-__all__ = ["Reports"]
+__all__ = ["Reports", "row"]
+
+
+def row(process: WorkerProcess, *, role: str, now: float) -> dict[str, object]:
+    """One process as the console shows it.
+
+    :param role: ``serving``, ``coming`` or ``leaving``.
+    :param now: in the reactor's seconds.
+    """
+    return {
+        "place": process.place,
+        "pid": process.pid,
+        "generation": process.generation,
+        "ready": process.ready,
+        "up_s": round(now - process.started_at, 1),
+        "connections": process.report.get("connections", 0),
+        "accepted": process.accepted,
+        "cpu": process.report.get("cpu", 0.0),
+        "lag_s": process.report.get("lag_s", 0.0),
+        "memory": process.report.get("memory", 0),
+        "role": role,
+        "leaving": role == "leaving",
+    }
 
 
 class Reports:

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from lbarray.errors import SystemRefused
 from lbarray.values import ServiceId
+from lbarray.worker.processes import groups
 from lbarray.worker.processes.groups import ListeningGroups, Offered
 from tests.system.ports import free_ports
 
@@ -72,6 +73,28 @@ class GroupTests(SynchronousTestCase):
         self.assertEqual(self.groups.of(self.offered, 0), kept)
         self.use(3)
         self.assertEqual(self.reached(3), [{0, 1, 2}] * 2)
+
+    def test_new_service(self) -> None:
+        """A service that comes while some places get nobody gives them nobody either, from its first moment on."""
+        steered, left = self.offered
+        self.groups.follow([], 4)
+        self.groups.steer(2)
+        made, first = [], groups._opened
+
+        def opened(offered: Offered) -> socket.socket:
+            """With clients that come between the opening of two sockets."""
+            listener = first(offered)
+            for number in range(1, 21):
+                at = ("127.0.0.1", offered.service_id.port)
+                made.append(socket.create_connection(at, 5, source_address=(f"127.0.4.{number}", 0)))
+                self.addCleanup(made[-1].close)
+            return listener
+
+        self.patch(groups, "_opened", opened)
+        self.groups.follow([steered, left], 4)
+        self.assertEqual(len(made), 160)
+        unwanted = [each for place in (2, 3) for each in self.groups.of([steered, left], place)]
+        self.assertEqual(select.select(unwanted, [], [], 0)[0], [])
 
     def test_refused(self) -> None:
         """When the places of one service are not to be had, no service has more than before."""
