@@ -9,6 +9,7 @@ import sys
 from ipaddress import ip_address
 from typing import Any
 
+import attrs
 from twisted.internet.error import ProcessTerminated
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -150,6 +151,9 @@ class ParentTests(SynchronousTestCase):
 
     def test_taken_back(self) -> None:
         """Fewer processes that are taken back in the same turn end nobody; a service keeps its sockets."""
+        self.offered = attrs.evolve(self.offered, prefix=None)  # then no socket is hidden behind the others
+        self.want(4)
+        self.machine.advance(0)
         sockets = [self.backlog(process) for process in self.machine.spawned]
         self.want(1, self.other)
         self.want(4)
