@@ -27,7 +27,7 @@ trial: setup
 	@mkdir -p build
 ifeq ($(TESTS),tests)
 	$(BIN)/trial -j2 --temp-directory=build/trial-fast $(FAST) 2>&1 | tee build/trial.log; fast=$$?; \
-	$(BIN)/trial --temp-directory=build/trial tests.system 2>&1 | tee -a build/trial.log; exit $$((fast | $$?))
+	$(BIN)/trial --reporter=timing --temp-directory=build/trial tests.system 2>&1 | tee -a build/trial.log; exit $$((fast | $$?))
 else
 	$(BIN)/trial --temp-directory=build/trial $(TESTS) 2>&1 | tee build/trial.log
 endif
