@@ -119,12 +119,13 @@ class Handovers:
         if request is None:
             return
         owners = self.owners()
-        left = [
-            vip
-            for vip in request.vips
-            if owners.get(vip) != request.to
-            if request.to is not None or owners.get(vip) in (None, request.before.get(vip))
-        ]
+
+        def is_left(vip: Address) -> bool:
+            if request.to is not None:
+                return owners.get(vip) != request.to
+            return owners.get(vip) in (None, request.before.get(vip))  # between two owners nobody has it
+
+        left = [vip for vip in request.vips if is_left(vip)]
         if not left:
             del self._waiting[identity]
             now = sorted({owners[vip] for vip in request.vips})

@@ -125,6 +125,16 @@ class HandoverTests(SynchronousTestCase):
         self.clock.pump([0.02] * 5)
         self.assertEqual(self.successResultOf(done)["to"], ["c"])
 
+    def test_between_owners(self) -> None:
+        """It is not done while nobody owns the VIP: one has given it up, and the next one has not taken it yet."""
+        done = self.it.request()
+        self.owner = ""
+        self.clock.pump([0.02] * 5)
+        self.assertNoResult(done)
+        self.owner = "c"
+        self.clock.pump([0.02] * 5)
+        self.assertEqual(self.successResultOf(done)["to"], ["c"])
+
     def test_asked_by_another(self) -> None:
         """A request of another node is carried out once, however often it arrives."""
         payload = json.dumps({"id": "x", "vips": [str(VIP.ip)], "to": "a"}).encode()
