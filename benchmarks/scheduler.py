@@ -47,7 +47,7 @@ from benchmarks.harness import (
     wrk,
 )
 from benchmarks.interrupts import Interrupts
-from benchmarks.paced import Paced
+from benchmarks.paced import Late, Paced
 from benchmarks.soaker import Soaker
 from lbarray.bpf.build import compile_program
 from lbarray.testbed.namespaces import Host, Network
@@ -94,13 +94,17 @@ LOADS = (
 
 
 class Measured:
-    """One load's rows of each contender: in the array, alone, and alone at one rate."""
+    """One load's rows of each contender: in the array, alone, and alone at one rate.
+
+    :ivar late: why there is nothing at one rate: the client could not keep it, on a machine with ups and downs.
+    """
 
     def __init__(self, load: Load, names: Sequence[str]) -> None:
         self.load = load
         self.array: dict[str, list[Row]] = {name: [] for name in names}
         self.alone: dict[str, list[Row]] = {name: [] for name in names}
         self.paced: dict[str, list[Row]] = {name: [] for name in names}
+        self.late = ""
 
     @property
     def rate(self) -> float:
@@ -115,7 +119,9 @@ class Measured:
         many = "MB/s" if self.load.octets else "requests/s"
         self._table(title, self.array, [many, "array", "client"], {many: FASTER})
         self._table(f"{title}, alone", self.alone, COSTS, {"ms/1000": 1 / CHEAPER})
-        if any(self.paced.values()):
+        if self.late:
+            print(f"{title}, alone, at one rate: no result: {self.late}")
+        elif any(self.paced.values()):
             self._table(f"{title}, alone, {self.rate:,.0f} a second", self.paced, COSTS, {"ms/1000": 1 / CHEAPER})
 
     @staticmethod
@@ -246,19 +252,23 @@ class Place:
 
     def _at_one_rate(self, measured: Measured, name: str) -> None:
         connections = measured.load.paced
-        if connections is None:
+        if connections is None or measured.late:
             return
-        measured.paced[name].append(
-            self._measure_alone(
-                lambda: self._paced.ask(
-                    *(VIP, measured.load.path),
-                    rate=measured.rate,
-                    seconds=SECONDS,
-                    connections=connections,
-                    inside=self._client.inside(),
-                )
+
+        def ask() -> Row:
+            return self._paced.ask(
+                *(VIP, measured.load.path),
+                rate=measured.rate,
+                seconds=SECONDS,
+                connections=connections,
+                inside=self._client.inside(),
             )
-        )
+
+        try:
+            measured.paced[name].append(self._measure_alone(ask))
+        except Late as error:
+            measured.late = f"{name}: {error}"
+            self._soaker.pause()
 
     def _in_bursts(self) -> Row:
         """Behind the scheduler they are lost: what becomes of them is not measured."""
