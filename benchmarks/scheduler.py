@@ -233,12 +233,14 @@ class Place:
     def _measure_alone(self, measure: Callable[[], Row]) -> Row:
         """What 1,000 requests take of the scheduler's processor, and ``packets`` that come in there for one."""
         self._soaker.resume()
-        began, turns = time.monotonic(), self._soaker.turns
-        came, packets = Interrupts.so_far(), self._packets(self._scheduler)
-        row = measure()
-        passed = time.monotonic() - began
-        used = self._soaker.used(self._soaker.turns - turns, passed)
-        self._soaker.pause()
+        try:
+            began, turns = time.monotonic(), self._soaker.turns
+            came, packets = Interrupts.so_far(), self._packets(self._scheduler)
+            row = measure()
+            passed = time.monotonic() - began
+            used = self._soaker.used(self._soaker.turns - turns, passed)
+        finally:
+            self._soaker.pause()
         many = max(1.0, row["requests"])
         ms, per_request = used * 1e6 / many, Interrupts.so_far().since(came) / many
         return {
@@ -268,7 +270,6 @@ class Place:
             measured.paced[name].append(self._measure_alone(ask))
         except Late as error:
             measured.late = f"{name}: {error}"
-            self._soaker.pause()
 
     def _in_bursts(self) -> Row:
         """Behind the scheduler they are lost: what becomes of them is not measured."""

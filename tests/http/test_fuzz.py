@@ -117,6 +117,20 @@ RESPONSE_LINES = st.sampled_from(
 )  # fmt: skip
 
 
+def passed_on(sink: Sink) -> bytes:
+    """What goes to a back end of the requests that were read, one behind the other."""
+    octets = b""
+    for head, body, trailers in sink.done:
+        written, chunked = request_octets(head, b"", "a.example")
+        octets += written
+        if chunked:
+            octets += b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            octets += trailer_octets(trailers)
+        else:
+            octets += body
+    return octets
+
+
 class ResponseHeard(ResponseSink):
     """A sink of responses."""
 
@@ -244,16 +258,7 @@ class FuzzTests(SynchronousTestCase):
     def test_passed_on(self, lines: list[tuple[bytes, bytes]]) -> None:
         """What goes on to the back end, read again, is the same requests with the same content, and nothing besides."""
         sink, _ = read([b"".join(line + end for line, end in lines)])
-        passed_on = b""
-        for head, body, trailers in sink.done:
-            octets, chunked = request_octets(head, b"", "a.example")
-            passed_on += octets
-            if chunked:
-                passed_on += b"%x\r\n%b\r\n" % (len(body), body) if body else b""
-                passed_on += trailer_octets(trailers)
-            else:
-                passed_on += body
-        again, error = read([passed_on])
+        again, error = read([passed_on(sink)])
         self.assertIsNone(error)
         self.assertEqual(
             [(head.method, head.target, body) for head, body, _ in sink.done],

@@ -51,6 +51,11 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def wait_for_end(pid: int, seconds: float) -> None:
+    """Until there is no such process any more."""
+    wait_for(lambda: not Path(f"/proc/{pid}").exists(), f"process {pid} to be gone", seconds)
+
+
 class NodeCase(SynchronousTestCase):
     """A standalone node with two worker processes."""
 
@@ -161,7 +166,7 @@ class ProcessTests(NodeCase):
         self.node.terminate()
         self.node.wait(10)
         for pid in (*second, *last):
-            wait_for(lambda pid=pid: not Path(f"/proc/{pid}").exists(), f"process {pid} to be gone")  # type: ignore[misc]
+            wait_for_end(pid, 15)
 
     def check_reload(self) -> None:
         """A reload keeps the processes, and with them every connection; a new service is served at once."""
@@ -304,7 +309,7 @@ class NumberTests(NodeCase):
         self.check_spread(1)
         self.check_whole(held)
         for pid in many[1:]:
-            wait_for(lambda pid=pid: not Path(f"/proc/{pid}").exists(), f"process {pid} to be gone", 20)  # type: ignore[misc]
+            wait_for_end(pid, 20)
         self.assertEqual(self.ready(0, count=1), many[:1])
         ended = self.status()["counters"]["worker_processes_ended"]
         self.assertEqual(ended, {"stopped": 3})

@@ -118,11 +118,14 @@ class SecondChanceTests(SynchronousTestCase):
         need_namespaces()
 
     def hold(self, array: Array, count: int, nodes: set[str]) -> HeldConnections:
-        """Connections to these nodes and no others; one that has many for its weight may get none of a few more."""
+        """Connections to these nodes and no others; one that has many for its weight may get none of a few more, of
+        many at the beginning each has some."""
         held = array.hold_connections(count)
         self.addCleanup(held.close)
         first = held.ask()
         self.assertEqual((first.broken, set(first.nodes) - nodes), ({}, set()))
+        if count > LATER:
+            self.assertEqual(set(first.nodes), nodes)
         return held
 
     def run_order(self, order: str, plane: str, count: int) -> None:
