@@ -33,6 +33,8 @@ from lbarray.scheduler.bpf_plane import BpfPlane, undoers
 from lbarray.values import HashBy, PlaneService, ServiceId, WorkerCost, WorkerTarget
 
 REPEAT = 1_000_000
+#: As ``struct beginning`` in replay.bpf.c.
+BEGINNING = struct.Struct("=IBx6s4x8s")
 TABLE_SIZE = 65537
 VIP = IPv4Address("192.0.2.100")
 #: Ports of a service that goes by its rows, and of one with ``least_loaded``.
@@ -166,7 +168,7 @@ def _run(replay: ObjectFile, kind: str, program: Program, case: Case) -> float:
     frame = _frame(case)
     count = next(_NUMBERS) * REPEAT & 0xFFFFFFFF  # connections that no run before had
     replay.map("measured").update(U32.pack(0), U32.pack(program.fd))
-    replay.map("beginnings").update(U32.pack(0), struct.pack("=14sBxI", frame[:14], case.vary, count))
+    replay.map("beginnings").update(U32.pack(0), BEGINNING.pack(count, case.vary, frame[:6], frame[6:14]))
     _, _, nanoseconds = replay.program(f"replay_{kind}").test_run(frame, REPEAT)
     return float(nanoseconds)
 

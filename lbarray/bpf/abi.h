@@ -71,10 +71,11 @@ struct front {
 	struct service_key key;
 	__u32 pad;
 	struct service service;
+	__u64 plain; /* the last eight octets of the key, where its address is an IPv4 one; 0: it is not */
 };
 
 struct config {
-	__u64 secret[2];  /* of the flow hash; the same on every node */
+	__u64 begun[4];   /* the flow hash, as far as the array's secret alone takes it */
 	__u8 mac[8] WORDS; /* this node's, and two octets of nothing */
 	__u8 address[16] WORDS; /* this node's: the outer source of tunnels, and where they end */
 	__u32 ifindex;    /* where forwarded frames leave */
@@ -86,7 +87,8 @@ struct config {
 	__u16 epoch;      /* of the rows: even ones are in table 0, odd ones in table 1 */
 	__u16 pad2[3];
 	struct front fronts[FRONTS];
-	__u64 near[NEAR]; /* a peer's MAC address, by its last octet; there may be others that end so */
+	__u64 near[NEAR]; /* a peer's MAC address, by its last octet; there may be others that end so. 0: none does, and
+			     this node's neither */
 };
 
 /* Who gets the new connections, and the last three who did before, the newest first. */

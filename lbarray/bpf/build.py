@@ -49,7 +49,9 @@ def compile_program(source: Path, compiled: Path) -> Path:
             "compile the packet program", detail="clang is missing", advice="apt-get install clang libbpf-dev"
         )
     headers = sysconfig.get_config_var("MULTIARCH") or f"{os.uname().machine}-linux-gnu"
-    command = [clang, "-O2", "-g", "-Wall", "-target", "bpf", f"-I/usr/include/{headers}", "-I", str(HERE)]
+    # Addresses are read and written as words.
+    options = ["-O2", "-g", "-Wall", "-fno-strict-aliasing", "-target", "bpf"]
+    command = [clang, *options, f"-I/usr/include/{headers}", "-I", str(HERE)]
     done = subprocess.run(
         [*command, "-c", str(source), "-o", str(compiled)],
         capture_output=True,

@@ -8,13 +8,13 @@
 
 static __always_inline const struct service *find_service(const struct packet *packet, const struct config *config)
 {
-	const __u32 *wanted = (const __u32 *)&packet->flow.to;
+	const __u64 *wanted = packet->flow.words + 2;
 
 #pragma unroll
 	for (int place = 0; place < FRONTS; place++) {
-		const __u32 *key = (const __u32 *)&config->fronts[place].key;
+		const __u64 *key = (const __u64 *)&config->fronts[place].key;
 
-		if (key[4] == wanted[4] && key[3] == wanted[3] && key[2] == wanted[2] && key[1] == wanted[1] &&
+		if (*(const __u32 *)(key + 2) == *(const __u32 *)(wanted + 2) && key[1] == wanted[1] &&
 		    key[0] == wanted[0])
 			return &config->fronts[place].service;
 	}
@@ -22,9 +22,9 @@ static __always_inline const struct service *find_service(const struct packet *p
 }
 
 /* The half of a hash times the number of rows: a division would cost more than all else here. */
-static __always_inline struct row *row_at(const struct packet *packet, const struct config *config, __u32 half)
+static __always_inline struct row *row_at(__u16 epoch, const struct config *config, __u32 half)
 {
-	__u32 key = packet->epoch & 1;
+	__u32 key = epoch & 1;
 	void *rows = bpf_map_lookup_elem(&tables, &key);
 
 	if (!rows)
@@ -39,12 +39,10 @@ static __always_inline struct row *find_row(struct packet *packet, const struct 
 	__u64 hash;
 
 	packet->epoch = config->epoch; /* once: rows, and what is learned of them, belong together */
-	if (!config->table_size)
-		return 0;
-	hash = hash_flow(packet, service, config);
-	packet->place = place_of(packet, service, hash);
+	hash = hash_flow(&packet->flow, packet->ethertype == bpf_htons(ETH_P_IP), service, config);
+	packet->place = place_of(&packet->flow, service, hash);
 	packet->half = hash;
-	return row_at(packet, config, hash >> 32);
+	return row_at(packet->epoch, config, hash >> 32);
 }
 
 static __always_inline struct worker *known_worker(__u32 index)
@@ -65,8 +63,8 @@ static __always_inline __u64 burden(const struct cost *cost)
 static __always_inline __u16 less_loaded(struct packet *packet, const struct service *service,
 					 const struct config *config, __u16 owner)
 {
-	const struct row *second = row_at(packet, config, packet->half);
-	const struct memory *memory = recall(packet, service);
+	const struct row *second = row_at(packet->epoch, config, packet->half);
+	const struct memory *memory = recall(&packet->flow, packet->place, service);
 	struct cost *cost, *others;
 	__u32 key = owner, other;
 
@@ -183,7 +181,7 @@ static __always_inline int second_chance(void *context, struct packet *packet, c
 		return deliver;
 	if (began_here && memory->epoch == packet->epoch)
 		return deliver;
-	list_owners(packet, row, service->choice ? row_at(packet, config, packet->half) : 0);
+	list_owners(packet, row, service->choice ? row_at(packet->epoch, config, packet->half) : 0);
 	LET_GO();
 	next = next_owner(packet, config->self);
 	if (!next)
@@ -222,7 +220,7 @@ static __always_inline int schedule(void *context, struct packet *packet, const 
 		packet->is_chosen = index != row->now;
 		remember(packet, service, index);
 	} else if (service->choice || row->before[0] != NOBODY) {
-		memory = recall(packet, service);
+		memory = recall(&packet->flow, packet->place, service);
 		if (memory && known_worker(memory->worker)) {
 			index = memory->worker;
 			packet->is_cached = 1;
@@ -248,8 +246,8 @@ static __always_inline int receive(void *context, struct packet *packet, const s
 	if (begins_connection(packet))
 		remember(packet, service, config->self);
 	else if (service->choice || row->before[0] != NOBODY || row->now != config->self)
-		return second_chance(context, packet, row, service, config, recall(packet, service), worker,
-				     PASSED_DELIVERED);
+		return second_chance(context, packet, row, service, config,
+				     recall(&packet->flow, packet->place, service), worker, PASSED_DELIVERED);
 	return PASSED_DELIVERED;
 }
 

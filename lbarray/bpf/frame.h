@@ -46,6 +46,17 @@ static __always_inline int shorten_life(struct cursor *cursor, const struct pack
 	return 1;
 }
 
+static __always_inline int address_plain(struct cursor *cursor, const struct config *config,
+					 const struct worker *worker)
+{
+	struct ethernet *ethernet = cursor->at;
+
+	if ((void *)(ethernet + 1) > cursor->end)
+		return 0;
+	write_macs(ethernet, aligned_word(worker->mac), aligned_word(config->mac));
+	return 1;
+}
+
 static __always_inline int address_frame(struct cursor *cursor, const struct packet *packet,
 					 const struct config *config, const struct worker *worker, int verdict)
 {
@@ -53,8 +64,7 @@ static __always_inline int address_frame(struct cursor *cursor, const struct pac
 
 	if ((void *)(ethernet + 1) > cursor->end)
 		return 0;
-	__builtin_memcpy(ethernet->source, config->mac, ETH_ALEN);
-	__builtin_memcpy(ethernet->to, worker->mac, ETH_ALEN);
+	write_macs(ethernet, aligned_word(worker->mac), aligned_word(config->mac));
 	if (verdict != PASSED_ON)
 		return 1;
 	if (packet->hop >= TWICE_PASSED_ON &&
@@ -76,8 +86,7 @@ static __always_inline int address_again(struct cursor *cursor, const struct con
 
 	if ((void *)(ethernet + 1) > cursor->end)
 		return 0;
-	__builtin_memcpy(ethernet->source, config->mac, ETH_ALEN);
-	__builtin_memcpy(ethernet->to, config->mac, ETH_ALEN);
+	write_macs(ethernet, aligned_word(config->mac), aligned_word(config->mac));
 	return 1;
 }
 

@@ -5,12 +5,8 @@
 #include "abi.h"
 #include "packet.h"
 
-struct { /* what this node is */
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct config);
-} configs SEC(".maps");
+/* What this node is. */
+struct config configs SEC(".data.configs");
 
 struct { /* the VIPs and ports that are scheduled */
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -89,12 +85,8 @@ struct { /* packets that did not fit into a tunnel; those that nobody has taken 
 	__uint(max_entries, REPORTS_OCTETS);
 } reports SEC(".maps");
 
-struct { /* one of so many frames that leave or are dropped as XDP is shown, for no tap of the kernel sees them; 0: none */
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u32);
-} sampling SEC(".maps");
+/* One of so many frames that leave or are dropped as XDP is shown, for no tap of the kernel sees them; 0: none. */
+volatile __u32 sampling SEC(".data.sampling");
 
 struct { /* to whom: nobody, most of the time */
 	__uint(type, BPF_MAP_TYPE_PERF_EVENT_ARRAY);

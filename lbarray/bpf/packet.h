@@ -3,16 +3,10 @@
 #define LBARRAY_PACKET_H
 
 #include "abi.h"
+#include "words.h"
 
 #define GO_ON VERDICTS            /* a step's answer when the packet is still of interest */
 #define LATER_FRAGMENT (VERDICTS + 1) /* it has no ports: it goes where the first one went */
-
-/* As struct ethhdr, in the halves that it is aligned to. */
-struct ethernet {
-	__u16 to[3];
-	__u16 source[3];
-	__be16 type;
-};
 
 struct cursor {
 	void *at;
@@ -29,11 +23,21 @@ enum kind { SEGMENT = 0, DATAGRAM = 1, QUOTED = 2 };
 
 /* Client first: the source is the client, the destination the VIP. */
 struct flow {
-	__u8 source[16] __attribute__((aligned(8)));
-	struct service_key to;
-	__u16 source_port;
-	__u16 pad;
+	union {
+		struct {
+			__u8 source[16];
+			struct service_key to;
+			__u16 source_port;
+			__u16 pad;
+		};
+		__u64 words[5];
+	};
 };
+
+static __always_inline void write_ports(struct flow *flow, __u16 source, __u16 to, __u8 protocol)
+{
+	flow->words[4] = word_of(pair_of(to, bpf_htons(protocol << 8)), pair_of(source, 0));
+}
 
 struct packet {
 	struct flow flow;

@@ -29,21 +29,17 @@ struct extension {
 
 static __always_inline int is_peer(const struct config *config, const __u16 *mac)
 {
-	__u64 key = 0, near = config->near[((const __u8 *)mac)[5]];
+	__u64 key, near = config->near[((const __u8 *)mac)[5]];
 
 	if (!near)
 		return 0;
-	__builtin_memcpy(&key, mac, ETH_ALEN);
+	key = mac_of(mac);
 	return key == near || bpf_map_lookup_elem(&peers, &key) != 0;
 }
 
 static __always_inline int is_own(const struct config *config, const __u16 *mac)
 {
-	__u64 key = 0, own;
-
-	__builtin_memcpy(&key, mac, ETH_ALEN);
-	__builtin_memcpy(&own, config->mac, sizeof(own));
-	return key == own;
+	return mac_of(mac) == aligned_word(config->mac);
 }
 
 /* Behind up to two VLAN tags (IEEE 802.1Q, 802.1ad) and the mark of a frame that a worker passed on. */
@@ -71,11 +67,10 @@ static __always_inline int parse_ethernet(struct cursor *cursor, struct packet *
 	}
 	if (ethertype == bpf_htons(MARK_ONCE) || ethertype == bpf_htons(MARK_TWICE)) {
 		__u8 *version = cursor->at;
-		__u64 key = 0;
+		__u64 key = mac_of(ethernet->source);
 		__u32 *peer;
 
 		/* From anybody else the mark means nothing. */
-		__builtin_memcpy(&key, ethernet->source, ETH_ALEN);
 		peer = bpf_map_lookup_elem(&peers, &key);
 		if (version + 1 > (__u8 *)cursor->end || !peer)
 			return PASSED_NOT_IP;
@@ -109,12 +104,8 @@ static __always_inline int parse_ipv4(struct cursor *cursor, struct packet *pack
 
 	if ((void *)(ip + 1) > cursor->end)
 		return PASSED_NOT_IP;
-	packet->flow.source[10] = 0xff;
-	packet->flow.source[11] = 0xff;
-	__builtin_memcpy(packet->flow.source + 12, &ip->saddr, 4);
-	packet->flow.to.address[10] = 0xff;
-	packet->flow.to.address[11] = 0xff;
-	__builtin_memcpy(packet->flow.to.address + 12, &ip->daddr, 4);
+	packet->flow.words[1] = mapped(ip->saddr);
+	packet->flow.words[3] = mapped(ip->daddr);
 	header = ip->ihl * 4;
 	total = bpf_ntohs(ip->tot_len);
 	if (!total) /* coalesced by this machine beyond what the field can say */
@@ -158,8 +149,10 @@ static __always_inline int parse_ipv6(struct cursor *cursor, struct packet *pack
 
 	if ((void *)(ip + 1) > cursor->end)
 		return PASSED_NOT_IP;
-	__builtin_memcpy(packet->flow.source, &ip->saddr, 16);
-	__builtin_memcpy(packet->flow.to.address, &ip->daddr, 16);
+	packet->flow.words[0] = word_of(ip->saddr.s6_addr32[0], ip->saddr.s6_addr32[1]);
+	packet->flow.words[1] = word_of(ip->saddr.s6_addr32[2], ip->saddr.s6_addr32[3]);
+	packet->flow.words[2] = word_of(ip->daddr.s6_addr32[0], ip->daddr.s6_addr32[1]);
+	packet->flow.words[3] = word_of(ip->daddr.s6_addr32[2], ip->daddr.s6_addr32[3]);
 	total = bpf_ntohs(ip->payload_len) + sizeof(*ip);
 	if (total == sizeof(*ip))
 		total = octets;

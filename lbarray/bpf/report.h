@@ -46,9 +46,9 @@ __attribute__((noinline)) int report_xdp(struct xdp_md *context, __u32 fits)
 /* A capture on this machine wants to see the frame, as it leaves or as it is dropped. */
 static __always_inline void show(struct xdp_md *context)
 {
-	__u32 zero = 0, *sample = bpf_map_lookup_elem(&sampling, &zero), length;
+	__u32 sample = sampling, length;
 
-	if (!sample || !*sample || bpf_get_prandom_u32() % *sample)
+	if (!sample || bpf_get_prandom_u32() % sample)
 		return;
 	length = context->data_end - context->data;
 	bpf_perf_event_output(context, &shown,

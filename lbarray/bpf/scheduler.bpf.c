@@ -16,6 +16,7 @@
 #include "memory.h"
 #include "socket.h"
 #include "choose.h"
+#include "plain.h"
 #include "frame.h"
 #include "tunnel.h"
 #include "report.h"
@@ -184,25 +185,29 @@ static __always_inline int strip_xdp(struct xdp_md *context, __u32 length, __be1
 	after = data + length;
 	if ((void *)(before + 1) > end || (void *)(after + 1) > end)
 		return 0;
-	__builtin_memcpy(after->to, before->to, ETH_ALEN);
-	__builtin_memcpy(after->source, before->source, ETH_ALEN);
+	write_macs(after, mac_of(before->to), mac_of(before->source));
 	after->type = ethertype;
 	return !bpf_xdp_adjust_head(context, length);
 }
 
 static __always_inline int handle_xdp(struct xdp_md *context)
 {
-	struct packet *packet = start();
+	const struct worker *plain;
+	struct packet *packet;
 	struct worker *worker = 0;
 	struct config *config;
 	struct cursor cursor;
 	__u32 zero = 0, octets;
 	int verdict;
 
-	config = bpf_map_lookup_elem(&configs, &zero);
-	if (!config || !packet)
-		return XDP_PASS;
+	config = &configs;
 	see(&cursor, context->data, context->data_end);
+	plain = forward_plain(&cursor, config, cursor.end - cursor.at);
+	if (plain)
+		return address_plain(&cursor, config, plain) ? XDP_TX : XDP_DROP;
+	packet = start();
+	if (!packet)
+		return XDP_PASS;
 	packet->stripped = find_tunnel(&cursor, config, packet);
 	LET_GO();
 	if (packet->stripped) {
@@ -286,15 +291,21 @@ static __always_inline int make_room_tc(struct __sk_buff *context, const struct 
 SEC("tc")
 int schedule_tc(struct __sk_buff *context)
 {
-	struct packet *packet = start();
+	const struct worker *plain;
+	struct packet *packet;
 	struct worker *worker = 0;
 	struct config *config;
 	struct cursor cursor;
 	__u32 zero = 0, octets;
 	int verdict, changed;
 
-	config = bpf_map_lookup_elem(&configs, &zero);
-	if (!config || !packet)
+	config = &configs;
+	see(&cursor, context->data, context->data_end);
+	plain = forward_plain(&cursor, config, context->len);
+	if (plain)
+		return address_plain(&cursor, config, plain) ? bpf_redirect(config->ifindex, 0) : TC_ACT_SHOT;
+	packet = start();
+	if (!packet)
 		return TC_ACT_UNSPEC;
 	/* Headers may lie in fragments of the buffer; those that cannot be pulled show as truncated. */
 	bpf_skb_pull_data(context, context->len < HEADERS ? context->len : HEADERS);

@@ -31,9 +31,7 @@ static __always_inline int parse_tcp(struct cursor *cursor, struct packet *packe
 
 	if ((void *)(tcp + 1) > cursor->end || packet->left < sizeof(*tcp))
 		return DROPPED_TRUNCATED;
-	packet->flow.source_port = tcp->source;
-	packet->flow.to.port = tcp->dest;
-	packet->flow.to.protocol = IPPROTO_TCP;
+	write_ports(&packet->flow, tcp->source, tcp->dest, IPPROTO_TCP);
 	packet->sequence = tcp->seq;
 	packet->acknowledged = tcp->ack_seq;
 	packet->kind = SEGMENT;
@@ -54,9 +52,7 @@ static __always_inline int parse_udp(struct cursor *cursor, struct packet *packe
 
 	if ((void *)(udp + 1) > cursor->end || packet->left < sizeof(*udp))
 		return DROPPED_TRUNCATED;
-	packet->flow.source_port = udp->source;
-	packet->flow.to.port = udp->dest;
-	packet->flow.to.protocol = IPPROTO_UDP;
+	write_ports(&packet->flow, udp->source, udp->dest, IPPROTO_UDP);
 	packet->kind = DATAGRAM;
 	return GO_ON;
 }
@@ -70,9 +66,7 @@ static __always_inline int parse_quoted(struct cursor *cursor, struct packet *pa
 		return PASSED_OTHER_PROTOCOL;
 	if ((void *)(ports + 1) > cursor->end)
 		return DROPPED_TRUNCATED;
-	packet->flow.source_port = ports->destination;
-	packet->flow.to.port = ports->source;
-	packet->flow.to.protocol = protocol;
+	write_ports(&packet->flow, ports->destination, ports->source, protocol);
 	packet->kind = QUOTED;
 	return GO_ON;
 }
@@ -95,7 +89,7 @@ static __always_inline int parse_icmp(struct cursor *cursor, struct packet *pack
 		return DROPPED_BAD_IP;
 	if (__builtin_memcmp(&ip->saddr, packet->flow.to.address + 12, 4) || ip->frag_off & bpf_htons(FRAGMENT_OFFSET))
 		return PASSED_OTHER_PROTOCOL;
-	__builtin_memcpy(packet->flow.source + 12, &ip->daddr, 4);
+	packet->flow.words[1] = mapped(ip->daddr);
 	cursor->at = (void *)ip + header;
 	return parse_quoted(cursor, packet, ip->protocol);
 }
@@ -117,7 +111,8 @@ static __always_inline int parse_icmpv6(struct cursor *cursor, struct packet *pa
 	if (ip->saddr.s6_addr32[0] != vip[0] || ip->saddr.s6_addr32[1] != vip[1] ||
 	    ip->saddr.s6_addr32[2] != vip[2] || ip->saddr.s6_addr32[3] != vip[3])
 		return PASSED_OTHER_PROTOCOL;
-	__builtin_memcpy(packet->flow.source, &ip->daddr, 16);
+	packet->flow.words[0] = word_of(ip->daddr.s6_addr32[0], ip->daddr.s6_addr32[1]);
+	packet->flow.words[1] = word_of(ip->daddr.s6_addr32[2], ip->daddr.s6_addr32[3]);
 	cursor->at = ip + 1;
 	return parse_quoted(cursor, packet, ip->nexthdr);
 }

@@ -142,8 +142,7 @@ static __always_inline int write_outer(const struct cursor *cursor, const struct
 
 	if ((void *)(ethernet + 1) > cursor->end)
 		return 0;
-	__builtin_memcpy(ethernet->source, config->mac, ETH_ALEN);
-	__builtin_memcpy(ethernet->to, worker->mac, ETH_ALEN);
+	write_macs(ethernet, aligned_word(worker->mac), aligned_word(config->mac));
 	if (is_ipv4(worker->address)) {
 		struct iphdr *ip = (void *)(ethernet + 1);
 

@@ -81,10 +81,10 @@ MARGIN = 4
 MARGIN_SHIFT = 4
 
 U32 = struct.Struct("=I")
-CONFIG = struct.Struct("=16s6s2x16sIIHBxIH6x192s2048s")
+CONFIG = struct.Struct("=4Q6s2x16sIIHBxIH6x224s2048s")
 SERVICE_KEY = struct.Struct("=16s2sBB")
 SERVICE = struct.Struct("=BBBBH2x16s")
-FRONT = struct.Struct("=20s4x24s")
+FRONT = struct.Struct("=20s4x24s8s")
 ROW = struct.Struct("=HHHH")
 WORKER = struct.Struct("=6sBB16s")
 COST = struct.Struct("=QII")

@@ -46,6 +46,7 @@ from lbarray.scheduler.abi import (
 )
 from lbarray.scheduler.choice import choices
 from lbarray.scheduler.flow import numbered
+from lbarray.scheduler.siphash import begun
 from lbarray.scheduler.too_big import RateLimit, too_big_answer
 from lbarray.values import Address, PlaneCounters, PlaneFlow, PlaneService, ServiceId, Share, WorkerCost, WorkerTarget
 
@@ -112,7 +113,7 @@ class BpfPlane:
         self._limit = RateLimit()
         self._interface = interface
         self._table_size = table_size
-        self._secret = secret
+        self._begun = begun(secret)
         self._self = self_index
         self._address = address
         self.mtu: int | None = None
@@ -245,14 +246,15 @@ class BpfPlane:
         assert self._place is not None
         index, mac, mtu = self._place.index, self._place.mac, self._place.mtu
         near = bytearray(8 * NEAR)
+        near[8 * mac[5] : 8 * mac[5] + 8] = mac + b"\xff\xff"  # no peer's address, and something even on loopback
         for peer in _peers(self._workers):
             near[8 * peer[5] : 8 * peer[5] + 8] = peer
         own = mapped(self._address) if self._address is not None else bytes(16)
         tunnels = bool(_tunnel_peers(self._workers))
         rows = (self._table_size, self._self, tunnels)
         more = (self.mtu or mtu, self._epoch, self._fronts(), bytes(near))
-        value = CONFIG.pack(self._secret, mac, own, index, *rows, *more)
-        self._say("configs", {U32.pack(0): value})
+        value = CONFIG.pack(*self._begun, mac, own, index, *rows, *more)
+        self._say(".data.configs", {U32.pack(0): value})
 
     def set_active(self, vips: Collection[Address]) -> None:
         self._active = frozenset(vips)
@@ -277,7 +279,9 @@ class BpfPlane:
         for each in self._services:
             slot = self._slots[each.id]
             if slot < FRONTS:
-                FRONT.pack_into(fronts, slot * FRONT.size, pack_service_key(each.id), self._pack_service(each, slot))
+                key, plain = pack_service_key(each.id), each.id.address.version == 4
+                service, end = self._pack_service(each, slot), key[-8:] if plain else b""
+                FRONT.pack_into(fronts, slot * FRONT.size, key, service, end)
         return bytes(fronts)
 
     def _pack_service(self, service: PlaneService, slot: int) -> bytes:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import struct
 
-__all__ = ["siphash13"]
+__all__ = ["begun", "siphash13"]
 
 _M = 0xFFFFFFFFFFFFFFFF
 
 
 def siphash13(key: bytes, message: bytes) -> int:
     """64 bits. ``key`` is 16 octets."""
-    k0, k1 = struct.unpack("<QQ", key)
-    v0, v1 = k0 ^ 0x736F6D6570736575, k1 ^ 0x646F72616E646F6D
-    v2, v3 = k0 ^ 0x6C7967656E657261, k1 ^ 0x7465646279746573
+    v0, v1, v2, v3 = _keyed(key)
     whole = len(message) & ~7
     last: int = int.from_bytes(message[whole:], "little") | (len(message) & 0xFF) << 56
     for word in (*struct.unpack(f"<{whole // 8}Q", message[:whole]), last):
@@ -24,6 +22,20 @@ def siphash13(key: bytes, message: bytes) -> int:
         v0, v1, v2, v3 = _round(v0, v1, v2, v3)
     hashed: int = v0 ^ v1 ^ v2 ^ v3
     return hashed
+
+
+def begun(key: bytes) -> tuple[int, int, int, int]:
+    """The state in which the first word is met: ``key`` has gone in, and that half of a round which meets no input."""
+    v0, v1, v2, v3 = _keyed(key)
+    v0 = v0 + v1 & _M
+    v1 = (v1 << 13 | v1 >> 51) & _M ^ v0
+    v0 = (v0 << 32 | v0 >> 32) & _M
+    return v0, v1, v2, v3
+
+
+def _keyed(key: bytes) -> tuple[int, int, int, int]:
+    k0, k1 = struct.unpack("<QQ", key)
+    return k0 ^ 0x736F6D6570736575, k1 ^ 0x646F72616E646F6D, k0 ^ 0x6C7967656E657261, k1 ^ 0x7465646279746573
 
 
 def _round(v0: int, v1: int, v2: int, v3: int) -> tuple[int, int, int, int]:

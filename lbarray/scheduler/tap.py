@@ -30,10 +30,10 @@ class XdpTap:
         # What shows the packets does so for as long as the descriptor is open with which it was told to.
         self._maps = maps_of(xdp_on(interface))
         try:
-            if not {"sampling", "shown"} <= self._maps.keys():
+            if not {".data.sampling", "shown"} <= self._maps.keys():
                 raise SystemRefused(f"look behind the XDP program of {interface}", detail="it is not lbarray's")
             self._shown = PerfBuffer(self._maps["shown"], self._show, self._lose)
-            self._maps["sampling"].update(U32.pack(0), U32.pack(sample))
+            self._maps[".data.sampling"].update(U32.pack(0), U32.pack(sample))
         except SystemRefused:
             self.close()
             raise
@@ -56,7 +56,7 @@ class XdpTap:
     def close(self) -> None:
         """Idempotent."""
         if self._shown is not None:
-            self._maps["sampling"].update(U32.pack(0), U32.pack(0))
+            self._maps[".data.sampling"].update(U32.pack(0), U32.pack(0))
             self._shown.close()
             self._shown = None
         while self._maps:

@@ -87,7 +87,7 @@ class TapTests(SynchronousTestCase):
         maps = maps_of(xdp_on("lo"))
         for each in maps.values():
             self.addCleanup(os.close, each.fd)
-        sample = maps["sampling"]
+        sample = maps[".data.sampling"]
         self.assertEqual(sample.lookup(U32.pack(0), 4), U32.pack(1))
         tap.close()
         self.assertEqual(sample.lookup(U32.pack(0), 4), U32.pack(0))
