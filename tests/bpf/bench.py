@@ -159,11 +159,11 @@ class ProgramTestCase(SynchronousTestCase):
         """Services, a table, and both VIPs active."""
         self.services = [
             PlaneService(WEB),
+            PlaneService(SPREAD, least_loaded=True),
             PlaneService(SECURE, HashBy.CLIENT, prefix4=24),
             PlaneService(WEB6),
             PlaneService(SECURE6, HashBy.CLIENT, prefix6=64),
             PlaneService(QUIC),
-            PlaneService(SPREAD, least_loaded=True),
             PlaneService(SPREAD6, least_loaded=True),
         ]
         self.table = RowTable(INDEX, TABLE_SIZE)

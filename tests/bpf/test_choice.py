@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address
 
+import attrs
+
 from lbarray.scheduler.abi import MARK_ONCE, MARK_TWICE, NOBODY, ROW, Verdict, mapped
 from lbarray.scheduler.decision import Decision
 from lbarray.scheduler.flow import hash_client
-from lbarray.values import HashBy, PlaneService
+from lbarray.values import HashBy
 from tests.bpf.bench import PEER_B, SECRET, SPREAD, SPREAD6, TABLE_SIZE, ProgramTestCase
 from tests.bpf.frames import CLIENT, SYN, ethernet, ipv4, ipv6, tcp, too_big, web, web6
 
@@ -154,7 +156,7 @@ class ChoiceTests(ProgramTestCase):
         """Without the choice new connections go by their rows; those that had another way keep it."""
         self.bear(a=0, b=10_000, c=0)
         began = self.begin()
-        self.set(services=[PlaneService(SPREAD), *self.services[:5]])
+        self.set(services=[attrs.evolve(each, least_loaded=False) for each in self.services])
         for port, worker in began.items():
             self.assertEqual(self.run_both(web(sport=port, dport=8080)).worker, worker)
         self.assertEqual({self.syn(port, 5).chosen for port in PORTS}, {False})

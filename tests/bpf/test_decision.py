@@ -8,7 +8,7 @@ from ipaddress import IPv4Address
 from lbarray.scheduler.abi import MARK_ONCE, MARK_TWICE, Verdict, mapped
 from lbarray.scheduler.flow import hash_client, place_of
 from lbarray.values import HashBy, Share, WorkerTarget
-from tests.bpf.bench import PEER_B, PEER_C, PEER_D, QUIC, SECRET, WEB, ProgramTestCase
+from tests.bpf.bench import INDEX, PEER_B, PEER_C, PEER_D, QUIC, SECRET, WEB, ProgramTestCase
 from tests.bpf.frames import (
     ACK,
     CLIENT,
@@ -151,9 +151,11 @@ class DecisionTests(ProgramTestCase):
                 web6(flags=SYN | RST | ACK),
             ],
         }
-        for verdict, packets in cases.items():
-            for packet in packets:
-                self.assertEqual(self.verdict(packet), verdict, packet.hex())
+        for workers in (INDEX, ("b",)):  # of another node's rows are those that go the short way
+            self.members(*workers)
+            for verdict, packets in cases.items():
+                for packet in packets:
+                    self.assertEqual(self.verdict(packet), verdict, packet.hex())
 
     def test_malformed_for_others(self) -> None:
         """Packets to other addresses are never dropped, whatever they are."""
