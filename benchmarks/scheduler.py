@@ -184,7 +184,6 @@ class Place:
                 try:
                     self._await_answers()
                     self._arrange(LOAD_CPU)
-                    self._soaker.calibrate()
                     for each in measured:
                         each.alone[name].append(self._measure_alone(partial(self._measure, each.load)))
                     if len(workers) == 1:  # with more it is no other
@@ -202,6 +201,7 @@ class Place:
                 finally:
                     stop()
         for each in measured:
+            self._at_best(each)
             each.show(f"{each.load.name}, {_workers(len(workers))}")
         title = f"packets in bursts of {BURST}, {_workers(len(workers))}"
         ratio_table("scheduler", title, in_bursts, against="nftables fwd", columns=["us/packet"])
@@ -232,23 +232,21 @@ class Place:
 
     def _measure_alone(self, measure: Callable[[], Row]) -> Row:
         """What 1,000 requests take of the scheduler's processor, and ``packets`` that come in there for one."""
-        self._soaker.resume()
+        self._soaker.begin()
         try:
-            began, turns = time.monotonic(), self._soaker.turns
+            began = time.monotonic()
             came, packets = Interrupts.so_far(), self._packets(self._scheduler)
             row = measure()
             passed = time.monotonic() - began
-            used = self._soaker.used(self._soaker.turns - turns, passed)
         finally:
-            self._soaker.pause()
+            soaked = self._soaker.end()
         many = max(1.0, row["requests"])
-        ms, per_request = used * 1e6 / many, Interrupts.so_far().since(came) / many
         return {
             **row,
-            "busy": used / passed,
-            "ms/1000": ms,
-            "interrupts": per_request,
-            "without": max(0.0, ms - per_request * self._interrupt_us),
+            "busy": soaked.used_s / passed,
+            "us": soaked.used_s * 1e6 / many,
+            "look_ns": soaked.look_ns,
+            "interrupts": Interrupts.so_far().since(came) / many,
             "packets": (self._packets(self._scheduler) - packets) / many,
         }
 
@@ -270,6 +268,13 @@ class Place:
             measured.paced[name].append(self._measure_alone(ask))
         except Late as error:
             measured.late = f"{name}: {error}"
+
+    def _at_best(self, measured: Measured) -> None:
+        """What the rows would say, had the machine been as quick as at its quickest all the time."""
+        for rows in (*measured.alone.values(), *measured.paced.values()):
+            for row in rows:
+                row["ms/1000"] = self._soaker.at_best(row["us"], row["look_ns"])
+                row["without"] = max(0.0, row["ms/1000"] - row["interrupts"] * self._interrupt_us)
 
     def _in_bursts(self) -> Row:
         """Behind the scheduler they are lost: what becomes of them is not measured."""

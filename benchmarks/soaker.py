@@ -1,99 +1,92 @@
-"""Keeps a processor awake and counts what is left of it: ``python -m benchmarks.soaker FILE``, at the lowest priority.
+"""What others use of a processor, by what they leave to a soaker of the lowest priority (``soaker.c``).
 
-The part of its turns that it does not get is what everything else used of the processor: processes, system calls,
-interrupts. Accounting by ticks sees interrupts badly, and a processor that sleeps in between is woken for each
-packet, on a virtual machine by its host, which costs more than the packet does. (The method is that of ``cyclesoak``.)
+Accounting by ticks sees interrupts badly, and a processor that sleeps in between is woken for each packet, on a virtual
+machine by its host, which costs more than the packet does.
 """
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import os
 import signal
 import struct
 import subprocess
-import sys
 import time
 from pathlib import Path
 
+import attrs
+
 from benchmarks.harness import CONTENDER_CPU, Bench
 
-__all__ = ["MEMBARRIER", "Soaker"]
+__all__ = ["Soaked", "Soaker"]
 
-#: The system call's number.
-MEMBARRIER = {"x86_64": 324}.get(os.uname().machine, 283)
+_SOAKED = struct.Struct("=QQ")
+_NOTHING = (0, 0)
 
-_COUNT = struct.Struct("=Q")
-#: Additions in one turn: some ten thousandths of a second.
-TURN = 3000
+
+@attrs.frozen
+class Soaked:
+    """What there was in some time.
+
+    :ivar used_s: seconds in which others had the processor.
+    :ivar look_ns: of one look at the clock, by which the machine's speed shows: it is not always the same.
+    """
+
+    used_s: float
+    look_ns: float
 
 
 class Soaker:
-    """A soaker on the contender's processor.
+    """A soaker on the contender's processor; it rests until :meth:`begin`.
 
-    :ivar turns_s: turns a second while there is nothing else.
+    :ivar best_ns: the quickest look so far: see :meth:`at_best`.
     """
 
     def __init__(self, bench: Bench) -> None:
-        self.turns_s = 0.0
-        path = bench.folder / "soaked"
+        program, path = bench.folder / "soaker", bench.folder / "soaked"
+        subprocess.run(["cc", "-O2", "-o", str(program), str(Path(__file__).with_name("soaker.c"))], check=True)
         path.write_bytes(bytes(mmap.PAGESIZE))
         with path.open("r+b") as file:
             self._shared = mmap.mmap(file.fileno(), mmap.PAGESIZE)
-        root = str(Path(__file__).resolve().parent.parent)
-        command = (sys.executable, "-m", "benchmarks.soaker", str(path))
-        self._process: subprocess.Popen[bytes] = bench.start(
-            *command, cpu=CONTENDER_CPU, inside=["env", f"PYTHONPATH={root}"]
-        )
-        while not self.turns:
+        self._process = bench.start(str(program), str(path), cpu=CONTENDER_CPU)
+        while self._so_far() == _NOTHING:
+            if self._process.poll() is not None:
+                raise RuntimeError(f"the soaker has ended\n{bench.logs()}")
             time.sleep(0.01)
-        self.pause()
+        self.best_ns = float("inf")
+        self._before: tuple[int, ...] = _NOTHING
+        self._began = 0.0
+        self._rest()
 
-    @property
-    def turns(self) -> int:
-        """So far."""
-        (turns,) = _COUNT.unpack_from(self._shared)
-        return int(turns)
-
-    def calibrate(self, seconds: float = 0.4) -> None:
-        """How many turns there are while nobody asks for anything: the best of several short times, and of all before.
-
-        Whatever else ran then would otherwise not be counted later.
-        """
-        self.resume()
-        for _ in range(4):
-            began, turns = time.monotonic(), self.turns
-            time.sleep(seconds / 4)
-            self.turns_s = max(self.turns_s, (self.turns - turns) / (time.monotonic() - began))
-        self.pause()
-
-    def used(self, turns: int, seconds: float) -> float:
-        """Seconds of the processor that others used, by the turns that were left in so many seconds."""
-        return max(0.0, seconds - turns / self.turns_s)
-
-    def pause(self) -> None:
-        """Leave the processor alone."""
-        self._process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Go on."""
+    def begin(self) -> None:
+        """Soak, and count from here."""
         self._process.send_signal(signal.SIGCONT)
+        self._before, self._began = self._so_far(), time.monotonic()
 
+    def end(self) -> Soaked:
+        """What was used since, and rest.
 
-def main(path: str) -> None:
-    """Count until killed."""
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    ctypes.CDLL(None).syscall(MEMBARRIER, 4, 0, 0)  # REGISTER_GLOBAL_EXPEDITED: see benchmarks/interrupts.py
-    with Path(path).open("r+b") as file:
-        shared = mmap.mmap(file.fileno(), mmap.PAGESIZE)
-    turns = 0
-    while True:
-        for _ in range(TURN):
-            pass
-        turns += 1
-        _COUNT.pack_into(shared, 0, turns)
+        :raises RuntimeError: everything was, so that nothing is known of the machine's speed.
+        """
+        passed = time.monotonic() - self._began
+        looks, looks_ns = (now - then for now, then in zip(self._so_far(), self._before, strict=True))
+        self._rest()
+        if not looks:
+            raise RuntimeError("others had the contender's processor all the time")
+        look_ns = looks_ns / looks
+        self.best_ns = min(self.best_ns, look_ns)
+        return Soaked(max(0.0, passed - looks_ns / 1e9), look_ns)
 
+    def at_best(self, time: float, look_ns: float) -> float:
+        """What would have been a time in which looks took so long, had they been the quickest so far.
 
-if __name__ == "__main__":
-    main(sys.argv[1])
+        Who shares a real processor with a virtual one makes it half as quick for some seconds, and then not.
+        """
+        return time * self.best_ns / look_ns
+
+    def _so_far(self) -> tuple[int, ...]:
+        return _SOAKED.unpack_from(self._shared)
+
+    def _rest(self) -> None:
+        self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
