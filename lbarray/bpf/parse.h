@@ -156,8 +156,9 @@ static __always_inline int parse_ipv6(struct cursor *cursor, struct packet *pack
 	total = bpf_ntohs(ip->payload_len) + sizeof(*ip);
 	if (total == sizeof(*ip))
 		total = octets;
-	/* Multicast, unspecified and loopback are no senders (RFC 4291 §2.5, §2.7). */
-	if (ip->version != 6 || packet->flow.source[0] == 0xff ||
+	/* Multicast, unspecified and loopback are no senders (RFC 4291 §2.5, §2.7). Mapped addresses are our own way to
+	 * write those of IPv4. */
+	if (ip->version != 6 || packet->flow.source[0] == 0xff || is_ipv4(&ip->saddr) || is_ipv4(&ip->daddr) ||
 	    (!ip->saddr.s6_addr32[0] && !ip->saddr.s6_addr32[1] && !ip->saddr.s6_addr32[2] &&
 	     bpf_ntohl(ip->saddr.s6_addr32[3]) <= 1))
 		return DROPPED_BAD_IP;

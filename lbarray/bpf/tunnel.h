@@ -24,13 +24,6 @@ static __always_inline int is_tunnelled(const struct worker *worker)
 	return worker->flags & (WORKER_IPIP | WORKER_GUE);
 }
 
-static __always_inline int is_ipv4(const __u8 *address)
-{
-	const __u32 *words = (const __u32 *)address;
-
-	return !words[0] && !words[1] && words[2] == bpf_htonl(0xffff);
-}
-
 static __always_inline __u32 outer_length(const struct worker *worker)
 {
 	__u32 length = is_ipv4(worker->address) ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);

@@ -36,6 +36,14 @@ static __always_inline __u64 mapped(__be32 address)
 	return word_of(bpf_htonl(0xffff), address);
 }
 
+/* A mapped address. */
+static __always_inline int is_ipv4(const void *address)
+{
+	const __u32 *words = address;
+
+	return !words[0] && !words[1] && words[2] == bpf_htonl(0xffff);
+}
+
 /* As struct ethhdr, in the halves that it is aligned to. */
 struct ethernet {
 	__u16 to[3];

@@ -57,7 +57,7 @@ class Packet:
     protocol: int = 0
     kind: int = Kind.SEGMENT
     tcp_flags: int = 0
-    sequence: bytes = b""
+    sequence: bytes = bytes(4)
     is_first: bool = False
     fragment: tuple[bytes, int] | None = None
     sender: int | None = None
@@ -161,6 +161,8 @@ def _parse_ipv6(content: bytes, packet: Packet) -> tuple[int, bytes, int]:
     if total == 40:
         total = len(content)
     if content[0] >> 4 != 6 or content[8] == 0xFF or int.from_bytes(packet.source, "big") <= 1:
+        raise packet.refuse(Verdict.DROPPED_BAD_IP)
+    if packet.source.startswith(_MAPPED) or packet.vip.startswith(_MAPPED):
         raise packet.refuse(Verdict.DROPPED_BAD_IP)
     if total > len(content):
         raise packet.refuse(Verdict.DROPPED_TRUNCATED)

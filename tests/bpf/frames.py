@@ -101,16 +101,35 @@ def web6(source: str = CLIENT6, sport: int = 40000, dport: int = 80, flags: int 
     return ethernet(ipv6(tcp(sport, dport, flags=flags), source, to))
 
 
-def too_big(source: str = "203.0.113.1", client: str = CLIENT, sport: int = 40000, dport: int = 80) -> bytes:
-    """A router's ICMP error (RFC 1191) about a packet from the VIP to a client."""
-    quoted = ipv4(tcp(dport, sport, payload=b"")[:8], str(VIP), IPv4Address(client), length=1500)
-    return ethernet(ipv4(struct.pack("!BBHHH", 3, 4, 0, 0, 1400) + quoted, source, VIP, protocol=1))
+def too_big(
+    source: str = "203.0.113.1",
+    client: str = CLIENT,
+    sport: int = 40000,
+    dport: int = 80,
+    *,
+    protocol: int = 6,
+    message: int = 3,
+) -> bytes:
+    """A router's ICMP error (RFC 1191), or another ``message``, about a packet from the VIP to a client."""
+    content = tcp(dport, sport, payload=b"")[:8] if protocol == 6 else udp(dport, sport)
+    quoted = ipv4(content, str(VIP), IPv4Address(client), length=1500, protocol=protocol)
+    return ethernet(ipv4(struct.pack("!BBHHH", message, 4, 0, 0, 1400) + quoted, source, VIP, protocol=1))
 
 
-def too_big6(source: str = "2001:db8:2::1", client: str = CLIENT6, sport: int = 40000, dport: int = 80) -> bytes:
-    """A router's ICMPv6 "packet too big" (RFC 4443 §3.2) about a packet from the VIP to a client."""
-    quoted = ipv6(tcp(dport, sport, payload=b""), str(VIP6), IPv6Address(client))
-    return ethernet(ipv6(struct.pack("!BBHI", 2, 0, 0, 1280) + quoted, source, VIP6, header=58))
+def too_big6(
+    source: str = "2001:db8:2::1",
+    client: str = CLIENT6,
+    sport: int = 40000,
+    dport: int = 80,
+    *,
+    protocol: int = 6,
+    message: int = 2,
+) -> bytes:
+    """A router's ICMPv6 "packet too big" (RFC 4443 §3.2), or another ``message``, about a packet from the VIP to a
+    client."""
+    content = tcp(dport, sport, payload=b"") if protocol == 6 else udp(dport, sport)
+    quoted = ipv6(content, str(VIP6), IPv6Address(client), header=protocol)
+    return ethernet(ipv6(struct.pack("!BBHI", message, 0, 0, 1280) + quoted, source, VIP6, header=58))
 
 
 def random_frame(chance: random.Random, peers: list[bytes]) -> bytes:
@@ -131,7 +150,13 @@ def random_frame(chance: random.Random, peers: list[bytes]) -> bytes:
     packet: bytes
     kind = chance.random()
     if kind < 0.1:
-        frame = chance.choice((too_big, too_big6))(sport=40000 + chance.randrange(50), dport=port)
+        make, messages = chance.choice(((too_big, (3, 3, 3, 11, 12, 8, 5)), (too_big6, (2, 2, 2, 1, 3, 4, 128))))
+        frame = make(
+            sport=40000 + chance.randrange(50),
+            dport=port,
+            protocol=chance.choice((6, 6, 6, 17, 1)),
+            message=chance.choice(messages),
+        )
         packet = frame[14:]
     elif kind < 0.55:
         packet = ipv4(
@@ -165,5 +190,5 @@ def random_frame(chance: random.Random, peers: list[bytes]) -> bytes:
         packet,
         source=chance.choice((ROUTER, ROUTER, ROUTER, *peers)),
         ethertype=chance.choice((None,) * 12 + (0x88B5, 0x88B6, 0x0806)),
-        tags=chance.choice(((),) * 6 + ((5,), (100, 7))),
+        tags=chance.choice(((),) * 12 + ((5,), (6,), (100, 7), (100, 8, 7))),
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
@@ -12,6 +14,23 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from lbarray.bpf.build import HERE, build
 from lbarray.errors import SystemRefused
 from lbarray.scheduler import abi
+
+#: Of ELF: code.
+_EXECUTABLE = 4
+
+
+def _instructions(elf: bytes) -> Iterator[tuple[int, int, int]]:
+    """Operation, registers and number of each instruction of a compiled program."""
+    (sections,) = struct.unpack_from("=Q", elf, 40)
+    size, count = struct.unpack_from("=HH", elf, 58)
+    for at in range(sections, sections + size * count, size):
+        flags, _, begin, length = struct.unpack_from("=QQQQ", elf, at + 8)
+        wide = False
+        for place in range(begin, begin + length, 8) if flags & _EXECUTABLE else ():
+            code, registers, _, number = struct.unpack_from("=BBhi", elf, place)
+            if not wide:
+                yield code, registers, number
+            wide = code == 0x18 and not wide  # the second half of a number of 64 bits
 
 
 class AbiTests(SynchronousTestCase):
@@ -74,12 +93,30 @@ class AbiTests(SynchronousTestCase):
 class BuildTests(SynchronousTestCase):
     """Compiling."""
 
+    def test_nothing_that_linux_5_10_lacks(self) -> None:
+        """No helper, kind of map or instruction is newer than that."""
+        helpers, atomic = set(), set()
+        for code, registers, number in _instructions(self.built().read_bytes()):
+            if code == 0x85 and registers >> 4 == 0:
+                helpers.add(number)
+            elif code in (0xC3, 0xDB):
+                atomic.add(number)
+        self.assertIn(1, helpers)  # bpf_map_lookup_elem
+        self.assertLessEqual(max(helpers), 155)  # bpf_redirect_peer is the last one of 5.10
+        self.assertEqual(atomic, {0})  # additions that return nothing: others came with 5.12
+        kinds = set(re.findall(r"BPF_MAP_TYPE_(\w+)", (HERE / "maps.h").read_text()))
+        old = {"ARRAY", "HASH", "PERCPU_ARRAY", "LRU_HASH", "ARRAY_OF_MAPS", "PERF_EVENT_ARRAY", "RINGBUF"}
+        self.assertEqual(kinds - old, set())
+
     def test_builds(self) -> None:
         """The sources compile without a warning."""
+        self.assertTrue(self.built().exists())
+
+    def built(self) -> Path:
         folder = Path(self.mktemp())
         folder.mkdir()
         try:
-            self.assertTrue(build(folder).exists())
+            return build(folder)
         except SystemRefused as error:
             if "clang" in error.detail and not os.environ.get("LBARRAY_REQUIRE_SYSTEM"):
                 raise SkipTest(str(error)) from None
