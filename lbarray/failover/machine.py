@@ -325,13 +325,17 @@ class Machine:
             # Someone else was Active as well and leaves: make our neighbours and it hear us at once.
             self.deadline = now + self.interval_s
             return [Advertise(self.priority), Announce()]
+        effects: list[Effect] = [ReleaseAddresses()]
         if self.leaving:
             self._yielded = True
         elif (heard.priority, int(source)) <= (self.priority, int(self.source)):
             return self._assert_ours(now)
+        else:
+            # After a parting it may never have heard us, and would not tell the neighbours who believed us.
+            effects.append(Advertise(self.base_priority))
         self._owner_priority = heard.priority
         self._become_backup(source, heard.interval_cs / 100, now)
-        return [ReleaseAddresses()]
+        return effects
 
     def _assert_ours(self, now: float) -> list[Effect]:
         """A lower one believes itself Active: tell it (§6.4.3), and those neighbours who believed it.

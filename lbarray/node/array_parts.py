@@ -158,6 +158,8 @@ def make_history(
         requests=members.requests,
         rows=lambda: scheduler.table.rows,
         learn=scheduler.learn,
+        meet=scheduler.meet,
+        join=scheduler.join,
         changed=changed,
         counters=counters,
     )

@@ -1,4 +1,4 @@
-/* The two loops of the Maglev table that are worth a compiler; lbarray/scheduler/maglev.py has both in Python too.
+/* The loops of the Maglev table that are worth a compiler; lbarray/scheduler/maglev.py has them in Python too.
  * Only what is in the limited API of CPython 3.11 is used, so that one build serves all later ones. */
 #define Py_LIMITED_API 0x030B0000
 #define PY_SSIZE_T_CLEAN
@@ -160,9 +160,58 @@ done:
 	return result;
 }
 
+/* Put the owners of theirs into a row of ours (now, and three before), as they are old. */
+static void take_in(uint16_t *row, const uint16_t *theirs, const uint16_t *dead, Py_ssize_t deaths)
+{
+	uint16_t kept[4] = {row[0], FREE, FREE, FREE};
+	int places = 1;
+
+	for (int age = 0; age < 4; age++) {
+		uint16_t pair[2] = {row[age], theirs[age]};
+
+		if (pair[0] > pair[1]) {
+			pair[0] = theirs[age];
+			pair[1] = row[age];
+		}
+		for (int each = 0; each < 2; each++) {
+			int known = is_dead(pair[each], dead, deaths);
+
+			for (int place = 0; place < places; place++)
+				known |= kept[place] == pair[each];
+			if (!known && places < 4)
+				kept[places++] = pair[each];
+		}
+	}
+	for (int place = 0; place < 4; place++)
+		row[place] = kept[place];
+}
+
+static PyObject *join(PyObject *module, PyObject *args)
+{
+	Py_buffer theirs, dead, rows;
+	PyObject *result = NULL;
+
+	(void)module;
+	if (!PyArg_ParseTuple(args, "y*y*w*", &theirs, &dead, &rows))
+		return NULL;
+	if (rows.len != theirs.len || rows.len % 8) {
+		PyErr_SetString(PyExc_ValueError, "these are not rows of one table");
+		goto done;
+	}
+	for (Py_ssize_t row = 0; row < rows.len / 8; row++)
+		take_in((uint16_t *)rows.buf + 4 * row, (const uint16_t *)theirs.buf + 4 * row, dead.buf, dead.len / 2);
+	result = Py_NewRef(Py_None);
+done:
+	PyBuffer_Release(&theirs);
+	PyBuffer_Release(&dead);
+	PyBuffer_Release(&rows);
+	return result;
+}
+
 static PyMethodDef methods[] = {
 	{"fill", fill, METH_VARARGS, "fill(offsets, skips, weights, rows): give every row to a worker."},
 	{"merge", merge, METH_VARARGS, "merge(table, indices, dead, rows) -> rows that changed."},
+	{"join", join, METH_VARARGS, "join(theirs, dead, rows): give the rows their history, too."},
 	{NULL, NULL, 0, NULL},
 };
 

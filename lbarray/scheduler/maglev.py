@@ -14,7 +14,18 @@ import attrs
 
 from lbarray.extensions import not_used
 
-__all__ = ["DEFAULT_SIZE", "NOBODY", "Weighted", "build_table", "compiled", "fill", "merge", "merge_table"]
+__all__ = [
+    "DEFAULT_SIZE",
+    "NOBODY",
+    "Weighted",
+    "build_table",
+    "compiled",
+    "fill",
+    "join",
+    "join_rows",
+    "merge",
+    "merge_table",
+]
 
 #: The paper's size for everyday use: prime, and over 100 rows a worker for up to 655 of them.
 DEFAULT_SIZE = 65537
@@ -84,14 +95,26 @@ def merge(table: array[int], indices: array[int], dead: array[int], rows: array[
     return changed
 
 
+def join(theirs: array[int], dead: array[int], rows: array[int]) -> None:
+    """Give ``rows`` the history of other rows besides their own. Who has them now stays; behind come all former owners,
+    the newest first, of two that are equally old the one of the lower index, and none of ``dead``."""
+    gone = {*dead, NOBODY}
+    for row in range(0, len(rows), 4):
+        joined = [rows[row]]
+        for pair in zip(rows[row : row + 4], theirs[row : row + 4], strict=True):
+            joined += [owner for owner in sorted({*pair}) if owner not in joined and owner not in gone]
+        rows[row : row + 4] = array("H", [*joined, NOBODY, NOBODY, NOBODY][:4])
+
+
 _fill: Callable[[array[int], array[int], array[int], array[int]], None] = fill
 _merge: Callable[[array[int], array[int], array[int], array[int]], int] = merge
+_join: Callable[[array[int], array[int], array[int]], None] = join
 #: Are the compiled loops in use?
 compiled = False
 try:
     from lbarray.scheduler import _rows
 
-    _fill, _merge, compiled = _rows.fill, _rows.merge, True
+    _fill, _merge, _join, compiled = _rows.fill, _rows.merge, _rows.join, True
 except (ImportError, AttributeError) as error:
     not_used("lbarray.scheduler._rows", error)
 
@@ -123,3 +146,8 @@ def build_table(workers: Sequence[Weighted], size: int = DEFAULT_SIZE) -> array[
 def merge_table(table: array[int], indices: Sequence[int], dead: Sequence[int], rows: array[int]) -> int:
     """:func:`merge`, compiled where it can be. ``indices``: the stable number of each place of the table."""
     return _merge(table, array("H", indices), array("H", dead), rows)
+
+
+def join_rows(theirs: array[int], dead: Sequence[int], rows: array[int]) -> None:
+    """:func:`join`, compiled where it can be."""
+    _join(theirs, array("H", dead), rows)

@@ -29,6 +29,8 @@ GATHER_S = 0.02
 CHECK_S = 1.0
 #: Seconds after which a silent node is taken out of the rows' history.
 LOST_FOR_GOOD_S = 30.0
+#: Seconds within which nodes that are heard again were apart from this one together.
+MEET_S = 5.0
 
 
 class SchedulerService(Service):
@@ -77,6 +79,8 @@ class SchedulerService(Service):
         self._departed: dict[str, WorkerTarget] = {}
         self._lives: dict[str, int] = {}
         self._lost: dict[str, float] = {}
+        self._apart: dict[str, NodeReport] = {}
+        self._before: tuple[float, bytes] | None = None
         self._unsubscribe: Callable[[], None] = lambda: None
 
     def startService(self) -> None:
@@ -230,7 +234,37 @@ class SchedulerService(Service):
 
         :raises ValueError: they are not those of this table.
         """
-        if self.table.learn(rows) and self.running:
+        if self.table.learn(rows):
+            self._apply()
+
+    def meet(self, came: Sequence[NodeReport]) -> None:
+        """These have served apart from this node, and may hold connections in any row (:meth:`RowTable.suppose`).
+
+        Their clients may come here before they have told more: an owner of the VIP may be one too many.
+        """
+        now = self._clock.seconds()
+        if self._before is None or now > self._before[0] + MEET_S:
+            self._before = now, self.table.rows
+            self._apart.clear()
+        self._apart |= {report.name: report for report in came if report.name in self._index}
+        self._update()
+        theirs = _weighted(report for report in self._apart.values() if not report.draining)
+        if theirs and self.table.generation and self.table.suppose(theirs, self._before[1]):
+            self._apply()
+
+    def join(self, rows: bytes) -> None:
+        """The rows of one that was apart (:meth:`RowTable.join`).
+
+        :raises ValueError: they are not those of this table.
+        """
+        self._before = None
+        known = {report.name for report in self._members.members()} | self._lives.keys()
+        if self.table.join(rows, self._index.keys() - known):
+            self._apply()
+
+    def _apply(self) -> None:
+        """Nobody's rows have moved, but their history is another."""
+        if self.running:
             try:
                 self._plane.apply(self.table.rows)
             except SystemRefused as error:

@@ -6,9 +6,12 @@ from array import array
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
-from lbarray.scheduler.maglev import DEFAULT_SIZE, NOBODY, Weighted, build_table, merge_table
+from lbarray.scheduler.maglev import DEFAULT_SIZE, NOBODY, Weighted, build_table, join_rows, merge_table
 
 __all__ = ["NOBODY", "RowTable"]
+
+#: For tables that name indices already, and nobody in some rows.
+_EACH = array("H", range(NOBODY + 1))
 
 
 class RowTable:
@@ -47,24 +50,55 @@ class RowTable:
         self.generation += 1 if changed else 0
         return changed
 
-    def learn(self, rows: bytes, dead: Collection[str] = ()) -> int:
-        """Take the history of another node's rows for our own, which is a guess; how many rows changed.
+    def learn(self, rows: bytes, dead: Collection[str] = ()) -> bool:
+        """Take the history of another node's rows for our own, which is a guess; whether anything changed.
 
         :param rows: as :attr:`rows` of a node with the same index and size.
         :param dead: as for :meth:`update`.
         :raises ValueError: they cannot be rows of this table.
         """
+        theirs = self._checked(rows)
+        if self.workers:
+            merge_table(self._rows[::4], _EACH, [self._index[name] for name in dead], theirs)
+        return self._become(theirs)
+
+    def suppose(self, workers: Sequence[Weighted], since: bytes) -> bool:
+        """While ``workers`` were apart from this node they had, as far as it can know, all rows among themselves. Of each
+        row comes who has it now, then who of them had it, then its owners at ``since``; whether anything changed.
+
+        :param since: :attr:`rows` of when the first of them was heard again.
+        """
+        supposed = array("H", since)
+        indices = [self._index[worker.name] for worker in sorted(workers, key=lambda worker: worker.name)]
+        merge_table(build_table(workers, self.size), indices, [], supposed)
+        merge_table(self._rows[::4], _EACH, [], supposed)
+        return self._become(supposed)
+
+    def join(self, rows: bytes, dead: Collection[str] = ()) -> bool:
+        """Take the history of a node that was apart from this one into our own; whether anything changed. Who has the
+        rows now stays.
+
+        :param rows: as for :meth:`learn`, and :param dead: as for :meth:`update`.
+        :raises ValueError: they cannot be rows of this table.
+        """
+        theirs = self._checked(rows)
+        gone = [self._index[name] for name in dead]
+        joined = array("H", self._rows)
+        join_rows(theirs, gone, joined)
+        return self._become(joined)
+
+    def _checked(self, rows: bytes) -> array[int]:
         theirs = array("H", rows)
         if len(theirs) != len(self._rows) or NOBODY in theirs[::4]:
             raise ValueError(f"{len(rows)} octets are not the rows of a table of {self.size}")
         if not set(theirs) <= {NOBODY, *self._index.values()}:
             raise ValueError("rows of a worker that is not in the configuration")
-        gone = [self._index[name] for name in dead]
-        if self.workers:
-            merge_table(self._rows[::4], range(max(self._index.values()) + 1), gone, theirs)
-        changed = 0 if theirs == self._rows else sum(old != new for old, new in zip(self._rows, theirs, strict=True))
-        self._rows = theirs
-        self.generation += 1 if changed else 0
+        return theirs
+
+    def _become(self, rows: array[int]) -> bool:
+        changed = rows != self._rows
+        self._rows = rows
+        self.generation += changed
         return changed
 
     @property

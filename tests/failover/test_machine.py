@@ -171,8 +171,22 @@ class ActiveTests(SynchronousTestCase):
     def test_yields_to_higher_priority(self) -> None:
         """It releases the addresses and waits."""
         made = active()
-        self.assertEqual(made.received(said(150), HIGHER, 9.0), [ReleaseAddresses()])
+        self.assertEqual(made.received(said(150), HIGHER, 9.0)[0], ReleaseAddresses())
         self.assertEqual((made.state, made.owner), (State.BACKUP, HIGHER))
+
+    def test_the_higher_hears_of_it(self) -> None:
+        """Whoever is right may not have heard of the other owner: it must, to tell those neighbours who believed it."""
+        wrong = active(since=8.0)
+        right = Machine(router_id=1, priority=150, interval_s=1.0, source=HIGHER)
+        right.start(8.5 - right.active_down_interval_s)
+        right.tick(8.5)
+        (last,) = [each for each in wrong.received(said(150), HIGHER, 9.0) if isinstance(each, Advertise)]
+        self.assertIn(Announce(), right.received(said(last.priority), OWN, 9.0))
+        self.assertIs(right.state, State.ACTIVE)
+        # One that has taken the addresses from an owner that hands them over has told them already.
+        leaving = active()
+        leaving.hand_over(9.0)
+        self.assertEqual(leaving.received(said(50), LOWER, 9.0), [ReleaseAddresses()])
 
     def test_lower_priority_is_told(self) -> None:
         """A lower one hears us at once, and neighbours who believed it hear where the addresses are."""
@@ -188,7 +202,7 @@ class ActiveTests(SynchronousTestCase):
     def test_equal_priority_goes_by_address(self) -> None:
         """The higher address stays."""
         self.assertNotIn(ReleaseAddresses(), active().received(said(100), LOWER, 9.0))
-        self.assertEqual(active().received(said(100), HIGHER, 9.0), [ReleaseAddresses()])
+        self.assertIn(ReleaseAddresses(), active().received(said(100), HIGHER, 9.0))
 
     def test_another_one_leaves(self) -> None:
         """Another owner that leaves is answered at once, and neighbours told anew."""
@@ -257,7 +271,7 @@ class HandoverTests(SynchronousTestCase):
         made, owner = backup(100), active(200, since=2.0)
         made.received(said(200), HIGHER, 2.0)
         self.assertEqual(made.claim(2.1), [Forward(), Advertise(201), Announce(), TakeAddresses()])
-        self.assertEqual(owner.received(said(201), LOWER, 2.1), [ReleaseAddresses()])
+        self.assertEqual(owner.received(said(201), LOWER, 2.1), [ReleaseAddresses(), Advertise(200)])
 
     def test_claim_ends(self) -> None:
         """Who loses what it claimed has its own priority again."""

@@ -213,12 +213,15 @@ class Node:
         self.table = table
         self.counters = Counters()
         self.told: list[bool] = []
+        self.met: list[list[str]] = []
         self.service = HistoryService(
             node_name=channel.name,
             members=members,
             requests=self.requests,
             rows=lambda: self.table.rows,
             learn=self.table.learn,
+            meet=lambda came: self.met.append([each.name for each in came]),
+            join=lambda rows: self.table.join(rows),
             changed=lambda: self.told.append(self.service.pending),
             counters=self.counters,
         )
@@ -275,6 +278,8 @@ class HistoryTests(SynchronousTestCase):
             requests=self.d.requests,
             rows=bytes,
             learn=len,
+            meet=len,
+            join=len,
             changed=lambda: None,
             counters=Counters(),
         )
@@ -319,3 +324,167 @@ class HistoryTests(SynchronousTestCase):
         for row in range(0, SIZE, 97):
             own, theirs = self.d.table.row(row), self.a.table.row(row)
             self.assertEqual(own, (own[0], *[owner for owner in theirs if owner != own[0]], NOBODY)[:4])
+
+
+class ApartTests(SynchronousTestCase):
+    """Nodes a and b serve, and c and d do; neither hears the others for a while."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        channels = MemoryChannel.array(*"abcd")
+        self.members = {name: MemoryMembers() for name in "abcd"}
+        self.nodes = {
+            channel.name: Node(channel, self.clock, self.members[channel.name], RowTable(INDEX, SIZE))
+            for channel in channels
+        }
+        for node in self.nodes.values():
+            self.addCleanup(node.service.stopService)
+        self.hear("abcd", "abcd")
+        self.hear("ab", "ab")
+        self.hear("cd", "cd")
+
+    def hear(self, who: str, names: str, *, accepting: str = "abcd") -> None:
+        """These nodes hear those, and give the rows to them."""
+        for name in who:
+            self.members[name].become(*(report(each, each in accepting) for each in names))
+            self.nodes[name].table.update([Weighted(each) for each in names])
+
+    def row(self, name: str, number: int) -> tuple[int, ...]:
+        return self.nodes[name].table.row(number)
+
+    def test_joined(self) -> None:
+        """When they meet again each knows who had a row in either part."""
+        apart = [(self.row("a", number), self.row("c", number)) for number in range(SIZE)]
+        self.hear("abcd", "abcd")
+        for number in range(0, SIZE, 7):
+            for name in "abcd":
+                row = self.row(name, number)
+                self.assertTrue({own[0] for own in apart[number]} <= {*row}, row)
+        self.assertEqual([node.met for node in self.nodes.values()], [[["c", "d"]]] * 2 + [[["a", "b"]]] * 2)
+
+    def test_serves_on(self) -> None:
+        """Nobody stops taking clients for it."""
+        told = [len(node.told) for node in self.nodes.values()]
+        self.hear("abcd", "abcd")
+        self.assertEqual([len(node.told) for node in self.nodes.values()], told)
+        self.assertEqual({node.service.pending for node in self.nodes.values()}, {False})
+
+    def test_told_once(self) -> None:
+        """Those who were together tell the same, which is fetched once."""
+        before = self.nodes["a"].counters.total("history_learnt")
+        self.hear("a", "abcd")
+        self.assertEqual(self.nodes["a"].counters.total("history_learnt"), before + 1)
+
+    def test_one_by_one(self) -> None:
+        """They are heard one after the other."""
+        self.hear("a", "abd")
+        self.hear("a", "abcd")
+        self.assertEqual(self.nodes["a"].met, [["d"], ["c"]])
+
+    def test_newcomer_was_not_apart(self) -> None:
+        """A node that starts has taken no clients before it is heard, and has nothing to tell."""
+        self.hear("ab", "abc", accepting="ab")
+        self.hear("ab", "abc")
+        self.assertEqual(self.nodes["a"].met, [])
+
+    def test_does_not_tell(self) -> None:
+        """Whoever does not tell, or nonsense, keeps nobody from asking the next one."""
+        self.nodes["c"].requests.serve("rows", lambda sender, payload: struct.pack("!II", 1, 5) + b"hello")
+        unknown = self.nodes["a"].counters.total("history_unknown")
+        self.hear("a", "abcd")
+        self.assertEqual(self.nodes["a"].counters.total("history_unknown"), unknown + 1)
+        self.assertIn(INDEX["d"], {owner for number in range(SIZE) for owner in self.row("a", number)[1:]})
+
+
+class PartedWorld(World):
+    """Nodes in two parts, each with clients and changes of its own."""
+
+    def __init__(self, chance: random.Random, two_rows: bool) -> None:
+        super().__init__(chance, two_rows)
+        self.add()
+        self.clients_come()
+        self.own, self.other = self.tables, dict(self.tables)
+
+    def part(self, own: str) -> None:
+        """Each hears those of its part."""
+        for name, table in self.tables.items():
+            table.update([Weighted(each, self.weights[each]) for each in "abcd" if (each in own) == (name in own)])
+        for part in (own, sorted(set("abcd") - set(own))):
+            for row, holders in enumerate(self.holders):
+                holders |= {self.tables[part[0]].row(each)[0] for each in self.rows_of(row)}
+
+    def rows_of(self, row: int) -> list[int]:
+        return [row, self.second(row)] if self.two_rows else [row]
+
+    def meet(self, own: str) -> None:
+        """All hear each other again: first the guess, then rows, then what the others tell."""
+        since = {name: table.rows for name, table in self.tables.items()}
+        for name, table in self.tables.items():
+            apart = [each for each in "abcd" if (each in own) != (name in own)]
+            table.suppose([Weighted(each, self.weights[each]) for each in apart], since[name])
+
+    def tell(self) -> None:
+        """Everybody asks one of the other part."""
+        self.settle()
+        for name, asked in zip("abcd", "cdab", strict=True):
+            self.tables[name].join(self.tables[asked].rows)
+
+
+class PartedTests(SynchronousTestCase):
+    """The tables alone."""
+
+    def test_found_again(self) -> None:
+        """Connections of both parts are found by a scheduler of either, as soon as they meet and later."""
+        for two_rows in (False, True):
+            world = PartedWorld(random.Random(20261130), two_rows)
+            world.part("ab")
+            world.meet("ab")
+            # The rows are as they were, and who is wrongly scheduler may get packets of the others.
+            self.assertEqual([world.lost(name) for name in "abcd"], [[]] * 4)
+            world.tell()
+            self.assertEqual([world.lost(name) for name in "abcd"], [[]] * 4)
+
+    def test_guess_is_worth_it(self) -> None:
+        """Without it connections are lost until somebody has told."""
+        world = PartedWorld(random.Random(20261130), False)
+        world.part("ab")
+        self.assertNotEqual(world.lost("a"), [])
+
+    def test_supposed_with_more_nodes(self) -> None:
+        """With more nodes than a row remembers, heard one after the other: of two parts, each row has both owners."""
+        index = {f"n{place}": place for place in range(12)}
+        names = sorted(index)
+        one, other = [[Weighted(name) for name in part] for part in (names[:5], names[5:])]
+        tables = [RowTable(index, 1009) for _ in range(2)]
+        for table, part in zip(tables, (one, other), strict=True):
+            table.update(one + other)
+            table.update(part)
+        since = tables[0].rows
+        apart = [tables[1].row(row)[0] for row in range(1009)]
+        for heard in range(1, len(other) + 1):
+            tables[0].suppose(other[:heard], since)
+        self.assertEqual([tables[0].row(row)[1] for row in range(1009)], apart)
+        tables[0].update(one + other)
+        for row in range(1009):
+            self.assertIn(apart[row], tables[0].row(row))
+
+    def test_joined_alike(self) -> None:
+        """Two that tell each other remember the same, in the same order."""
+        one, other = (RowTable(INDEX, 1009) for _ in range(2))
+        for table, parts in ((one, ("abcd", "ab", "a", "abcd")), (other, ("abcd", "cd", "dc", "c", "abcd"))):
+            for part in parts:
+                table.update([Weighted(name) for name in part])
+        before = one.rows
+        one.join(other.rows)
+        other.join(before)
+        self.assertEqual(one.rows, other.rows)
+        self.assertEqual([one.row(row)[0] for row in range(1009)], list(array("H", before)[::4]))
+
+    def test_join_refuses(self) -> None:
+        """As what is learnt: rows of another table change nothing."""
+        table = RowTable(INDEX, 101)
+        table.update([Weighted("a")])
+        before = table.rows
+        self.assertRaises(ValueError, table.join, struct.pack("=HHHH", 9, NOBODY, NOBODY, NOBODY) * 101)
+        self.assertRaises(ValueError, table.join, bytes(8))
+        self.assertEqual(table.rows, before)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from lbarray.scheduler.maglev import DEFAULT_SIZE, NOBODY, Weighted, build_table, compiled, fill, merge
+from lbarray.scheduler.maglev import DEFAULT_SIZE, NOBODY, Weighted, build_table, compiled, fill, join, merge
 from lbarray.scheduler.table import RowTable
 
 SIZE = 1009
@@ -82,6 +82,12 @@ class MaglevTests(SynchronousTestCase):
             gone = array("H", dead)
             self.assertEqual(merge(tables[0], each, gone, rows[0]), _rows.merge(tables[1], each, gone, rows[1]))
             self.assertEqual(rows[0], rows[1])
+        theirs = array("H", [NOBODY] * 4) * size
+        for dead in ([], [2, 5]):
+            merge(tables[0], array("H", reversed(indices)), array("H"), theirs)
+            for loop, table in zip((join, _rows.join), rows, strict=True):
+                loop(theirs, array("H", dead), table)
+            self.assertEqual(rows[0], rows[1])
 
     def test_compiled_refuses(self) -> None:
         """What would make the compiled loop run for ever or out of bounds is refused by it."""
@@ -102,6 +108,8 @@ class MaglevTests(SynchronousTestCase):
         none = array("H")
         self.assertRaises(ValueError, _rows.merge, rows, none, none, array("H", bytes(88)))
         self.assertRaises(ValueError, _rows.merge, rows, array("H", [1]), none, rows)
+        self.assertRaises(ValueError, _rows.join, rows, none, rows)
+        self.assertRaises(ValueError, _rows.join, array("H", bytes(8)), none, array("H", bytes(16)))
 
     def test_refuses_nonsense(self) -> None:
         """Nobody, or a weight of nothing, is the caller's mistake."""
@@ -152,6 +160,18 @@ class RowTableTests(SynchronousTestCase):
         self.assertEqual(self.owners(), {(2, 0, NOBODY, NOBODY)})
         self.update("c", dead=("a",))
         self.assertEqual(self.owners(), {(2, NOBODY, NOBODY, NOBODY)})
+
+    def test_join(self) -> None:
+        """Of two histories the newest owners come first, of equally old ones the lower index, and none of the dead."""
+        self.update("a")
+        theirs = RowTable({"a": 0, "b": 1, "c": 2}, SIZE)
+        for name in "cba":
+            theirs.update([Weighted(name)])
+        self.assertTrue(self.table.join(theirs.rows))
+        self.assertEqual(self.owners(), {(0, 1, 2, NOBODY)})
+        self.assertFalse(self.table.join(theirs.rows))
+        self.table.join(theirs.rows, dead=("b",))
+        self.assertEqual(self.owners(), {(0, 2, NOBODY, NOBODY)})
 
     def test_no_change(self) -> None:
         """The same members in another order change nothing."""

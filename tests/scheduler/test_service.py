@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from lbarray.kernel.nexthop import NextHop
-from lbarray.scheduler.maglev import NOBODY
+from lbarray.scheduler.maglev import NOBODY, Weighted
 from lbarray.scheduler.reach import Reach, in_one_segment
 from lbarray.scheduler.service import CHECK_S, GATHER_S, LOST_FOR_GOOD_S, SchedulerService
 from lbarray.scheduler.table import RowTable
@@ -121,6 +121,35 @@ class SchedulerServiceTests(SynchronousTestCase):
 
     def history(self) -> set[int]:
         return {owner for _, *before in self.plane.rows for owner in before} - {NOBODY}
+
+    def test_meets_again(self) -> None:
+        """Nodes that were apart may have had any row: that is in the history of all, before they have one, in the order
+        in which their part had them; and rows that move then are handed to the plane at once."""
+        self.members.become(report("a"))
+        self.clock.advance(GATHER_S)
+        self.assertEqual((self.owners(), self.history()), ({0}, {1}))
+        self.members.become(report("a"), report("b", accepting=False))
+        self.service.meet([report("b")])
+        self.assertEqual({row[:2] for row in self.plane.rows}, {(0, 1)})
+        self.members.become(report("a"), report("b", accepting=False), report("c", accepting=False))
+        self.service.meet([report("c")])
+        other = RowTable(INDEX, 101)
+        other.update([Weighted("b"), Weighted("c")])
+        self.assertEqual([row[1] for row in self.plane.rows], [other.row(row)[0] for row in range(101)])
+        self.assertEqual(set(self.plane.workers), {0, 1, 2})
+
+    def test_joins(self) -> None:
+        """What one of them tells of its rows is in the plane; the dead are not."""
+        self.members.become(report("a"))
+        self.clock.advance(GATHER_S)
+        theirs = RowTable(INDEX, 101)
+        for name in "bca":
+            theirs.update([Weighted(name)])
+        self.members.become(report("a"), report("c"))
+        self.clock.advance(LOST_FOR_GOOD_S + 1)
+        self.service.meet([report("c")])
+        self.service.join(theirs.rows)
+        self.assertEqual(self.history(), {0, 2})
 
     def test_newcomer_knows_who_had_its_rows(self) -> None:
         """A node that joins others gives the connections of its rows to those who had them, draining ones too."""

@@ -1,0 +1,110 @@
+"""A network that falls apart for a while: each part goes on with who is left, and afterwards no connection is lost."""
+
+from __future__ import annotations
+
+import json
+from ipaddress import IPv4Address
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from lbarray.testbed.nodes import BACKENDS, NODES, Array, HeldConnections, wait_for
+from tests.system.test_array import need_namespaces
+
+FOUR = {**NODES, "d": "10.77.0.4"}
+CONNECTIONS = 400
+
+
+def _edit(text: str) -> str:
+    text = text.replace("expose = true", 'expose = true\nkeepalive_timeout = "10m"')
+    return text.replace("lost_after = 4", "lost_after = 8") + "\n[scheduler]\nslow_start = 0\nfeedback = false\n"
+
+
+class PartitionTests(SynchronousTestCase):
+    """Nodes a and b, which hear each other, and c and d, which do; the VIP has an owner in each part."""
+
+    def setUp(self) -> None:
+        need_namespaces()
+        self.it = Array(nodes=FOUR, edit=_edit)
+        self.addCleanup(self.it.close)
+        self.it.__enter__()
+        self.assertEqual(self.it.wait_ready(), "a")
+
+    def cut(self, *one: str) -> None:
+        """The switch carries nothing between these hosts and the others any more, but for the back ends."""
+        ports = {name: f'"p-{name}"' for name in self.it.network.hosts if name not in BACKENDS}
+        inside = ", ".join(ports[name] for name in one)
+        outside = ", ".join(port for name, port in ports.items() if name not in one)
+        rules = f"iifname {{ {inside} }} oifname {{ {outside} }} drop\niifname {{ {outside} }} oifname {{ {inside} }} drop"
+        path = self.it.folder / "cut.nft"
+        path.write_text(
+            f"table bridge cut {{\nchain between {{\ntype filter hook forward priority 0\n{rules}\n}}\n}}\n"
+        )
+        self.it.network.at_switch("nft", "-f", str(path))
+
+    def heal(self) -> None:
+        self.it.network.at_switch("nft", "delete", "table", "bridge", "cut")
+
+    def rows(self, asked: str) -> dict[str, int]:
+        status = self.it.status(asked)
+        workers = status["scheduler"]["workers"] if status else {}
+        return {name: worker["rows"] for name, worker in workers.items() if worker["rows"]}
+
+    def wait_rows(self, *names: str) -> None:
+        """These nodes share the rows among themselves, and each knows it."""
+        for asked in names:
+            wait_for(lambda asked=asked: set(self.rows(asked)) == set(names), f"{asked} to share with {names}", 20, 0.1)  # type: ignore[misc]
+
+    def hold(self, *nodes: str) -> HeldConnections:
+        held = self.it.hold_connections(CONNECTIONS)
+        self.addCleanup(held.close)
+        first = held.ask()
+        self.assertEqual((first.broken, set(first.nodes)), ({}, set(nodes)))
+        return held
+
+    def places(self, asked: str) -> list[object]:
+        """Where clients are sent, as a node knows it."""
+        found = []
+        for number in range(12):
+            client = IPv4Address("203.0.113.0") + 17 * number
+            said = json.loads(self.it.command(asked, "where", str(client), "--port", str(40000 + number), "--json"))
+            found += [(each["service"], each["row"], each["worker"]) for each in said["services"]]
+        return found
+
+    def falls_apart(self, own: str, other: str, *, cut: tuple[str, ...]) -> None:
+        """All is held from before and from meanwhile, by whoever was there; and the scheduler dies afterwards.
+
+        :param own: nodes of the part that the client is in, :param other: of the other one.
+        :param cut: hosts of one part.
+        """
+        before = self.hold(*FOUR)
+        self.cut(*cut)
+        self.wait_rows(*own)
+        self.wait_rows(*other)
+        wait_for(lambda: set(self.it.owners()) == {"a", "c"}, "an owner in each part", 10, 0.1)
+        self.it.command(own[1], "weigh", own[1], "250")
+        wait_for(lambda: self.rows(own[0])[own[1]] > 2 * self.rows(own[0])[own[0]], "the weights", 10, 0.1)
+        meanwhile = self.hold(*own)
+        self.heal()
+        for _ in range(30):
+            self.assertEqual(meanwhile.ask().broken, {})
+        wait_for(lambda: self.it.owners() == ["a"], "one owner", 10, 0.1)
+        self.wait_rows(*FOUR)
+        for name in FOUR:
+            wait_for(lambda name=name: self.rows(name) == self.rows("a"), f"{name} to agree", 10, 0.1)  # type: ignore[misc]
+            self.assertEqual(self.places(name), self.places("a"))
+        for held in (before, meanwhile):
+            self.assertEqual(held.ask().broken, {})
+        self.it.kill_node("a")
+        self.it.network.link("a", up=False)
+        wait_for(lambda: "b" in self.it.owners(), "a successor", 10)
+        for held in (before, meanwhile):
+            self.assertEqual(held.ask().broken_of({"b", "c", "d"}), {})
+
+    def test_client_with_owner(self) -> None:
+        """Clients go on with the part that had the VIP; rows that were the others' come back to them, but not what was
+        begun in these meanwhile."""
+        self.falls_apart("ab", "cd", cut=("a", "b", "client"))
+
+    def test_client_with_others(self) -> None:
+        """Clients are with the other part, whose VIP they lose again to the one that had it before."""
+        self.falls_apart("cd", "ab", cut=("a", "b"))
