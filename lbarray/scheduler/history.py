@@ -1,9 +1,9 @@
 """What nodes learn of the rows' past from each other: who had them before, and may hold connections in them.
 
 The table follows from who is in now; its history does not. A node that did not know it would end the search for the
-worker that holds a connection (second chance). So one that joins asks one that takes clients already, before it takes any
-itself. And nodes that a fault of the network has kept apart ask each other when they meet again: meanwhile each part had
-rows of its own, and has taken clients in them.
+worker that holds a connection (second chance). So one that joins asks one that takes clients already, before it takes
+any itself. And nodes that a fault of the network has kept apart ask each other when they meet again: meanwhile each
+part had rows of its own, and has taken clients in them.
 """
 
 from __future__ import annotations

@@ -35,6 +35,8 @@ __all__ = ["PacketPlane", "undoers"]
 
 #: Batches that are read before the reactor has its turn again.
 _BATCHES = 8
+#: Octets of a segment without options, with Ethernet and what the socket puts before it.
+_SHORTEST = VNET_HEADER + 14 + 20 + 20
 #: How many connections have their way remembered as a whole.
 _QUICK = 65536
 _NEIGHBOUR_DISCOVERY = range(133, 138)
@@ -266,6 +268,7 @@ class PacketPlane:
         known = self._quick.get(key)
         if (
             known is not None
+            and len(whole) >= _SHORTEST
             and whole[22:25] == b"\x08\0\x45"
             and whole[33] == 6
             and not (whole[30] & 0x3F or whole[31])

@@ -63,8 +63,8 @@ class RowTable:
         return self._become(theirs)
 
     def suppose(self, workers: Sequence[Weighted], since: bytes) -> bool:
-        """While ``workers`` were apart from this node they had, as far as it can know, all rows among themselves. Of each
-        row comes who has it now, then who of them had it, then its owners at ``since``; whether anything changed.
+        """While ``workers`` were apart from this node they had, as far as it can know, all rows among themselves. Of
+        each row comes who has it now, then who of them had it, then its owners at ``since``; whether anything changed.
 
         :param since: :attr:`rows` of when the first of them was heard again.
         """

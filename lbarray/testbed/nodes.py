@@ -173,8 +173,7 @@ class Array:
             self._add_far()
             for name in self.nodes:
                 self._count_responses(self.host(name))
-                # Beyond a router there is no VRRP: such a node is a worker.
-                self.start_node(name, role="worker" if name in self._far else "node")
+                self.start_node(name)
         except BaseException:
             self.close()
             raise
@@ -259,8 +258,9 @@ class Array:
 
     # Nodes
 
-    def start_node(self, name: str, *, config: Path | None = None, role: str = "node") -> subprocess.Popen[bytes]:
-        """Start the daemon of one node, with all roles or with one."""
+    def start_node(self, name: str, *, config: Path | None = None, role: str = "") -> subprocess.Popen[bytes]:
+        """Start the daemon of one node, with one role or all: beyond a router, where there is no VRRP, as a worker."""
+        role = role or ("worker" if name in self._far else "node")
         options = ["--config", str(config or self.config), "--node", name]
         command = [*twistd(), "-n", "--pidfile=", "lbarray", role, *options]
         with (self.folder / f"{name}.log").open("ab") as log:
@@ -405,9 +405,12 @@ class Array:
         arguments = ("--config", str(self.config), "--node", name, name)
         self.host(name).run(sys.executable, "-m", "lbarray", "drain", *arguments)
 
-    def hold_connections(self, count: int) -> HeldConnections:
-        """Open so many connections to the plain service, and keep them; see :meth:`HeldConnections.ask`."""
-        holding = Holding(host=VIP, port=80, count=count, sources=CLIENTS)
+    def hold_connections(self, count: int, *, vip: str = VIP, sources: Sequence[str] = CLIENTS) -> HeldConnections:
+        """Open so many connections to the plain service, and keep them; see :meth:`HeldConnections.ask`.
+
+        :param sources: the client's own addresses, of the VIP's version of IP.
+        """
+        holding = Holding(host=vip, port=80, count=count, sources=tuple(sources))
         command = self.client.inside(sys.executable, "-m", "lbarray.testbed.connections", holding.to_json())
         log = (self.folder / "connections.log").open("ab")
         return HeldConnections(

@@ -76,6 +76,16 @@ class ParseTests(SynchronousTestCase):
         self.assertEqual(config.plane_service("https").hash_by, HashBy.CLIENT)
         self.assertEqual(config.plane_service("http").hash_by, HashBy.CONNECTION)
 
+    def test_hash_groups(self) -> None:
+        """What makes neighbours one client gets from the file to the packet planes; by default IPv4 clients are apart,
+        and of an IPv6 one the network counts."""
+        names = ("http", "https")
+        default = [parse(ARRAY).plane_service(name) for name in names]
+        self.assertEqual([(each.prefix4, each.prefix6) for each in default], [(32, 64)] * 2)
+        grouped = ARRAY.replace("[services.https]\n", "[services.https]\nhash_prefix4 = 24\nhash_prefix6 = 48\n")
+        found = [parse(grouped).plane_service(name) for name in names]
+        self.assertEqual([(each.prefix4, each.prefix6) for each in found], [(32, 64), (24, 48)])
+
     def test_least_loaded(self) -> None:
         """A service hashed by connection chooses among two workers unless told not to; by client there is no choice."""
         config = parse(ARRAY)

@@ -221,7 +221,7 @@ class Node:
             rows=lambda: self.table.rows,
             learn=self.table.learn,
             meet=lambda came: self.met.append([each.name for each in came]),
-            join=lambda rows: self.table.join(rows),
+            join=self.table.join,
             changed=lambda: self.told.append(self.service.pending),
             counters=self.counters,
         )

@@ -85,8 +85,8 @@ class MaglevTests(SynchronousTestCase):
         theirs = array("H", [NOBODY] * 4) * size
         for dead in ([], [2, 5]):
             merge(tables[0], array("H", reversed(indices)), array("H"), theirs)
-            for loop, table in zip((join, _rows.join), rows, strict=True):
-                loop(theirs, array("H", dead), table)
+            for each_join, table in zip((join, _rows.join), rows, strict=True):
+                each_join(theirs, array("H", dead), table)
             self.assertEqual(rows[0], rows[1])
 
     def test_compiled_refuses(self) -> None:

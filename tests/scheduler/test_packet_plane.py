@@ -108,6 +108,13 @@ class DecisionTests(SynchronousTestCase):
         ):
             self.assertEqual(self.handled(bad), ([], []), bad.hex())
 
+    def test_short_way_and_short_packets(self) -> None:
+        """However little comes of a known connection, it is dropped: it ends nobody's work."""
+        frame = web()
+        self.handled(frame)
+        for length in range(14 + 20, len(frame)):
+            self.assertEqual(self.handled(frame[:length]), ([], []), length)
+
     def test_new_rows_are_taken_at_once(self) -> None:
         """What the short way knew is forgotten with the rows."""
         self.handled(web())

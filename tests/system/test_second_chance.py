@@ -111,16 +111,24 @@ class Changes:
         return sum(status["scheduler"]["verdicts"]["passed_on"] for status in statuses if status)
 
 
-class SecondChanceTests(SynchronousTestCase):
+class OrderTestCase(SynchronousTestCase):
     """No connection of a living node breaks, whatever the table does."""
 
     def setUp(self) -> None:
         need_namespaces()
 
+    def make(self, plane: str) -> Array:
+        """The array, not yet there."""
+        return Array(nodes=FOUR, edit=_edit(plane))
+
+    def open(self, array: Array, count: int) -> HeldConnections:
+        """So many connections."""
+        return array.hold_connections(count)
+
     def hold(self, array: Array, count: int, nodes: set[str]) -> HeldConnections:
         """Connections to these nodes and no others; one that has many for its weight may get none of a few more, of
         many at the beginning each has some."""
-        held = array.hold_connections(count)
+        held = self.open(array, count)
         self.addCleanup(held.close)
         first = held.ask()
         self.assertEqual((first.broken, set(first.nodes) - nodes), ({}, set()))
@@ -130,7 +138,7 @@ class SecondChanceTests(SynchronousTestCase):
 
     def run_order(self, order: str, plane: str, count: int) -> None:
         """All that happens, one after the other; after each no connection of a node that lives is broken."""
-        with Array(nodes=FOUR, edit=_edit(plane)) as array:
+        with self.make(plane) as array:
             changes = Changes(array)
             status = array.status("a")
             assert status is not None
@@ -154,6 +162,10 @@ class SecondChanceTests(SynchronousTestCase):
         count = len(first.nodes)
         self.assertGreater(sum(node in changes.weights for node in first.nodes), count / 3)
         self.assertGreater(changes.passed_on(), count / 20)
+
+
+class SecondChanceTests(OrderTestCase):
+    """Within one segment, by each plane."""
 
     def test_orders(self) -> None:
         """A node added, one drained, weights changed, the scheduler killed: each alone, and in any order."""
