@@ -20,8 +20,8 @@ from benchmarks.harness import CONTENDER_CPU, Bench
 
 __all__ = ["Soaked", "Soaker"]
 
-_SOAKED = struct.Struct("=QQ")
-_NOTHING = (0, 0)
+_SOAKED = struct.Struct("=QQQ")
+_NOTHING = (0, 0, 0)
 
 
 @attrs.frozen
@@ -69,13 +69,13 @@ class Soaker:
         :raises RuntimeError: everything was, so that nothing is known of the machine's speed.
         """
         passed = time.monotonic() - self._began
-        looks, looks_ns = (now - then for now, then in zip(self._so_far(), self._before, strict=True))
+        mine, blocks, shortest = (now - then for now, then in zip(self._so_far(), self._before, strict=True))
         self._rest()
-        if not looks:
+        if not blocks:
             raise RuntimeError("others had the contender's processor all the time")
-        look_ns = looks_ns / looks
+        look_ns = shortest / blocks
         self.best_ns = min(self.best_ns, look_ns)
-        return Soaked(max(0.0, passed - looks_ns / 1e9), look_ns)
+        return Soaked(max(0.0, passed - mine / 1e9), look_ns)
 
     def at_best(self, time: float, look_ns: float) -> float:
         """What would have been a time in which looks took so long, had they been the quickest so far.
