@@ -46,25 +46,22 @@ static __always_inline int shorten_life(struct cursor *cursor, const struct pack
 	return 1;
 }
 
-static __always_inline int address_plain(struct cursor *cursor, const struct config *config,
-					 const struct worker *worker)
+/* To and from whom, by words that begin with their addresses. */
+static __always_inline int address(struct cursor *cursor, const void *to, const void *source)
 {
 	struct ethernet *ethernet = cursor->at;
 
 	if ((void *)(ethernet + 1) > cursor->end)
 		return 0;
-	write_macs(ethernet, aligned_word(worker->mac), aligned_word(config->mac));
+	write_macs(ethernet, aligned_word(to), aligned_word(source));
 	return 1;
 }
 
 static __always_inline int address_frame(struct cursor *cursor, const struct packet *packet,
 					 const struct config *config, const struct worker *worker, int verdict)
 {
-	struct ethernet *ethernet = cursor->at;
-
-	if ((void *)(ethernet + 1) > cursor->end)
+	if (!address(cursor, worker->mac, config->mac))
 		return 0;
-	write_macs(ethernet, aligned_word(worker->mac), aligned_word(config->mac));
 	if (verdict != PASSED_ON)
 		return 1;
 	if (packet->hop >= TWICE_PASSED_ON &&
@@ -77,17 +74,6 @@ static __always_inline int address_frame(struct cursor *cursor, const struct pac
 static __always_inline int restore_ethertype(struct cursor *cursor, const struct packet *packet)
 {
 	return write_ethertype(cursor, packet, packet->ethertype);
-}
-
-/* Sent by ourselves to ourselves. */
-static __always_inline int address_again(struct cursor *cursor, const struct config *config)
-{
-	struct ethernet *ethernet = cursor->at;
-
-	if ((void *)(ethernet + 1) > cursor->end)
-		return 0;
-	write_macs(ethernet, aligned_word(config->mac), aligned_word(config->mac));
-	return 1;
 }
 
 #endif

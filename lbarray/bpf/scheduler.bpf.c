@@ -204,7 +204,7 @@ static __always_inline int handle_xdp(struct xdp_md *context)
 	see(&cursor, context->data, context->data_end);
 	plain = forward_plain(&cursor, config, cursor.end - cursor.at);
 	if (plain)
-		return address_plain(&cursor, config, plain) ? XDP_TX : XDP_DROP;
+		return address(&cursor, plain->mac, config->mac) ? XDP_TX : XDP_DROP;
 	packet = start();
 	if (!packet)
 		return XDP_PASS;
@@ -303,7 +303,7 @@ int schedule_tc(struct __sk_buff *context)
 	see(&cursor, context->data, context->data_end);
 	plain = forward_plain(&cursor, config, context->len);
 	if (plain)
-		return address_plain(&cursor, config, plain) ? bpf_redirect(config->ifindex, 0) : TC_ACT_SHOT;
+		return address(&cursor, plain->mac, config->mac) ? bpf_redirect(config->ifindex, 0) : TC_ACT_SHOT;
 	packet = start();
 	if (!packet)
 		return TC_ACT_UNSPEC;
@@ -350,8 +350,8 @@ int schedule_tc(struct __sk_buff *context)
 		return TC_ACT_UNSPEC;
 	if (packet->hop >= ONCE_PASSED_ON && !packet->stripped)
 		packet->again |= restore_ethertype(&cursor, packet);
-	/* The kernel knows it by the EtherType that it came with: let it come in once more. */
-	if (packet->again && address_again(&cursor, config))
+	/* The kernel knows it by the EtherType that it came with: let it come in once more, from ourselves to ourselves. */
+	if (packet->again && address(&cursor, config->mac, config->mac))
 		return bpf_redirect(config->ifindex, BPF_F_INGRESS);
 	return TC_ACT_UNSPEC;
 }
