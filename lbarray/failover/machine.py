@@ -17,6 +17,7 @@ from lbarray.values import Address
 __all__ = [
     "Advertise",
     "Announce",
+    "Contested",
     "Effect",
     "Forward",
     "Machine",
@@ -73,6 +74,11 @@ class Announce:
 
 
 @attrs.frozen
+class Contested:
+    """Another one had the addresses besides us: the segment was parted. Who keeps them tells the neighbours again."""
+
+
+@attrs.frozen
 class NobodyTook:
     """A handover came to nothing: nobody took the addresses, so we keep them."""
 
@@ -91,7 +97,9 @@ class WasFrozen:
     late_s: float
 
 
-Effect = Advertise | Forward | TakeAddresses | ReleaseAddresses | Announce | NobodyTook | OwnerSilent | WasFrozen
+Effect = (
+    Advertise | Forward | TakeAddresses | ReleaseAddresses | Announce | Contested | NobodyTook | OwnerSilent | WasFrozen
+)
 
 
 class Machine:
@@ -332,13 +340,13 @@ class Machine:
             return self._assert_ours(now)
         else:
             # After a parting it may never have heard us, and would not tell the neighbours who believed us.
-            effects.append(Advertise(self.base_priority))
+            effects += [Advertise(self.base_priority), Contested()]
         self._owner_priority = heard.priority
         self._become_backup(source, heard.interval_cs / 100, now)
         return effects
 
     def _assert_ours(self, now: float) -> list[Effect]:
-        """A lower one believes itself Active: tell it (§6.4.3), and those neighbours who believed it.
+        """A lower one believes itself Active: tell it (§6.4.3), and soon those neighbours who believed it.
 
         Both are limited, so that a flood of such advertisements does not make us send one.
         """
@@ -348,7 +356,7 @@ class Machine:
             effects.append(Advertise(self.priority))
         if now >= self._reannounce_at:
             self._reannounce_at = now + REANNOUNCE_S
-            effects.append(Announce())
+            effects.append(Contested())
         return effects
 
     def _become_backup(self, owner: Address | None, interval_s: float, now: float) -> None:

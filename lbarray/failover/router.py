@@ -16,6 +16,7 @@ from lbarray.failover.holding import AddressHolder, virtual_mac
 from lbarray.failover.machine import (
     Advertise,
     Announce,
+    Contested,
     Effect,
     Forward,
     Machine,
@@ -32,12 +33,14 @@ from lbarray.kernel.alarm import alarm
 from lbarray.telemetry.counters import Counters
 from lbarray.values import Address
 
-__all__ = ["LINGER_S", "RENEW_S", "RouterOnNode"]
+__all__ = ["CONTESTED_S", "LINGER_S", "RENEW_S", "RouterOnNode"]
 
 #: Seconds between two renewals of the addresses' lifetimes.
 RENEW_S = 1.0
 #: Seconds that we go on forwarding after a successor was heard: until every neighbour has learnt of it.
 LINGER_S = 0.5
+#: Seconds that nodes which were parted have to hear each other, before neighbours are led from one owner to the other.
+CONTESTED_S = 0.1
 #: Seconds between a stranger's claim on an address of ours and our verdict: its advertisement may come behind it.
 JUDGE_S = 0.5
 DUPLICATE = Condition("duplicate address")
@@ -58,6 +61,7 @@ class RouterOnNode:
     :param read_wire: hears what waits in the socket.
     :param changed: called when :attr:`forwards` changed.
     :param owner_lost: called when the owner before us fell silent: its address, and for how long at least in seconds.
+    :param contested: called when there was another owner besides us.
     :ivar forwards: our packets' plane is to forward for these addresses: we own them, or did a moment ago.
     """
 
@@ -80,6 +84,7 @@ class RouterOnNode:
         detect_duplicates: bool,
         changed: Callable[[], None],
         owner_lost: Callable[[Address, float], None] = lambda owner, silent_s: None,
+        contested: Callable[[], None] = lambda: None,
     ) -> None:
         self.spec = spec
         self.tracker = Tracker(spec.priorities[node_name])
@@ -106,6 +111,7 @@ class RouterOnNode:
         self._seconds = seconds
         self._changed = changed
         self._owner_lost = owner_lost
+        self._contested = contested
         self._since = seconds()
         self._owner_heard: float | None = None
         self._wake = alarm(reactor, self._ticked)
@@ -355,6 +361,10 @@ class RouterOnNode:
                 self._release()
             elif isinstance(effect, Announce):
                 self._announce()
+            elif isinstance(effect, Contested):
+                self._contested()
+                if self.machine.state is State.ACTIVE:
+                    self._announcing.append(self._reactor.callLater(CONTESTED_S, self._announce))
             elif isinstance(effect, NobodyTook):
                 self.log.warn("handover: nobody took {vips}; they stay here", vips=self._names)
             elif isinstance(effect, OwnerSilent):

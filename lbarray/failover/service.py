@@ -54,6 +54,7 @@ class FailoverService(Service):
         that was given up is in it until neighbours have had the time to learn who has it.
     :param owner_lost: called when this node takes over from an owner that fell silent: its address, and for how many
         seconds at least.
+    :param contested: called when there was another owner besides this node: nodes were parted.
     """
 
     log = Logger()
@@ -71,6 +72,7 @@ class FailoverService(Service):
         journal: Journal,
         owned: Callable[[frozenset[Address]], None],
         owner_lost: Callable[[Address, float], None] = lambda owner, silent_s: None,
+        contested: Callable[[], None] = lambda: None,
         address6: Address | None = None,
         peers: Sequence[Address] = (),
         min_ttl: int = 255,
@@ -102,6 +104,7 @@ class FailoverService(Service):
         self._journal = journal
         self._tell_owned = owned
         self._owner_lost = owner_lost
+        self._contested = contested
         self._refresh_s = refresh_s
         self._detect_duplicates = detect_duplicates
         self._seconds = seconds or reactor.seconds
@@ -300,6 +303,7 @@ class FailoverService(Service):
             detect_duplicates=self._detect_duplicates,
             changed=self._changed,
             owner_lost=self._owner_lost,
+            contested=self._contested,
         )
 
     def stopService(self) -> Deferred[None] | None:

@@ -31,6 +31,8 @@ __all__ = ["MembershipService"]
 FIRST_LOOKS = 4
 #: Heartbeat intervals after which a node has heard everybody, also when one heartbeat was lost.
 SETTLE_INTERVALS = 2.5
+#: Who is heard anew is answered by a heartbeat at once, so often in an interval.
+ANSWERS = 4
 #: Seconds between two complaints about the same peer and cause.
 COMPLAIN_EVERY_S = 600.0
 
@@ -95,6 +97,7 @@ class MembershipService(Service):
         self._alone_with_wrong_key = alone_with_wrong_key
         self._wall_clock = wall_clock
         self._sequence = 0
+        self._answer_at = 0.0
         self._listening: IListeningPort | None = None
         self._protocol = _Port(self._received)
         self._loop = LoopingCall(self.beat)
@@ -216,9 +219,19 @@ class MembershipService(Service):
         if stamp.kind is Kind.LEAVING:
             self._apply(self.table.left(report.name))
         else:
-            self._apply(self.table.heard(report, self._reactor.seconds()))
+            events = self.table.heard(report, self._reactor.seconds())
+            self._apply(events)
+            if any(isinstance(event, Joined) for event in events):
+                self._answer()
             if not self.settled and self._peers.keys() <= {known.name for known in self.table.reports()}:
                 self._settle()
+
+    def _answer(self) -> None:
+        """A node is in that may not have heard us either: the network was parted, or it has just begun."""
+        now = self._reactor.seconds()
+        if self._loop.running and now >= self._answer_at:
+            self._answer_at = now + self._interval_s / ANSWERS
+            self.beat()
 
     def _begin_to_settle(self) -> None:
         self._settling = self._reactor.callLater(SETTLE_INTERVALS * self._interval_s, self._settle)

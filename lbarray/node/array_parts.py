@@ -140,6 +140,7 @@ def make_scheduler(
         ),
         counters=counters,
         able=able,
+        one_owner=config.failover.mode != "bgp",
     )
 
 
@@ -292,6 +293,8 @@ def make_failover(
         journal=journal,
         owned=owned,
         owner_lost=owner_lost,
+        # Who was parted from us shall know at once that we live: clients of its worker are about to come here.
+        contested=members.beat,
     )
 
 

@@ -230,9 +230,11 @@ def able_workers(members: Sequence[NodeReport]) -> list[NodeReport]:
     """Who gets new connections: accepting, not draining, and proved by the schedulers that probe.
 
     Every node computes this from the same reports. While nobody probes, nobody is doubted; of several schedulers, as
-    many as half must say no.
+    many as half must say no. One that has yielded its VIPs, and only forwards yet what comes late, has no say any more.
     """
-    judges = [report for report in members if Role.SCHEDULER in report.roles and report.able is not None]
+    judges = [
+        report for report in members if Role.SCHEDULER in report.roles and report.owned and report.able is not None
+    ]
     found = []
     for report in members:
         if not report.accepting or report.draining:

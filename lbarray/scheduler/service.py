@@ -29,6 +29,8 @@ GATHER_S = 0.02
 CHECK_S = 1.0
 #: Seconds after which a silent node is taken out of the rows' history.
 LOST_FOR_GOOD_S = 30.0
+#: Seconds for which rows stay as they are while a VIP has two owners.
+CONTESTED_S = 1.0
 #: Seconds within which nodes that are heard again were apart from this one together.
 MEET_S = 5.0
 
@@ -40,6 +42,7 @@ class SchedulerService(Service):
     :param plane: an :class:`lbarray.interfaces.IForwardingPlane`.
     :param members: an :class:`lbarray.interfaces.IMembershipSource`.
     :param able: told each second why the plane does not forward as it should; empty while it does.
+    :param one_owner: a VIP has one, unless the array was parted.
     """
 
     log = Logger()
@@ -57,6 +60,7 @@ class SchedulerService(Service):
         reach: Reach,
         counters: Counters,
         able: Callable[[str], None] = lambda fault: None,
+        one_owner: bool = False,
     ) -> None:
         self.table = table
         self.owned: frozenset[Address] = frozenset()
@@ -81,6 +85,8 @@ class SchedulerService(Service):
         self._lost: dict[str, float] = {}
         self._apart: dict[str, NodeReport] = {}
         self._before: tuple[float, bytes] | None = None
+        self._one_owner = one_owner
+        self._contested_at: float | None = None
         self._unsubscribe: Callable[[], None] = lambda: None
 
     def startService(self) -> None:
@@ -136,6 +142,8 @@ class SchedulerService(Service):
         if self._refused:  # perhaps it works by now
             self.set_owned(self.owned)
         self._able(self._refused or self._plane.check())
+        if self._contested_at is not None:
+            self._changed(())
         if any(service.least_loaded for service in self._services):
             self._tell_costs()
 
@@ -186,7 +194,8 @@ class SchedulerService(Service):
             self._targets = targets
             before = self.table.generation
             self._learn_history(members)
-            changed = self.table.update(wanted, self._dead(members))
+            rows = self.table.workers if self._contested(members) else wanted
+            changed = self.table.update(rows, self._dead(members))
             if self.table.generation != before:
                 self._plane.apply(self.table.rows)
             if gone:
@@ -207,6 +216,18 @@ class SchedulerService(Service):
                 size=self.table.size,
                 workers=", ".join(worker.name for worker in self.table.workers),
             )
+
+    def _contested(self, members: Sequence[NodeReport]) -> bool:
+        """Does a VIP have two owners? Each knows only of its own part who is able, and rows would move back and forth:
+        soon there is one."""
+        owned = [vip for report in members for vip in report.owned]
+        if not self._one_owner or len(owned) == len(set(owned)):
+            self._contested_at = None
+            return False
+        now: float = self._clock.seconds()
+        if self._contested_at is None:
+            self._contested_at = now
+        return now < self._contested_at + CONTESTED_S
 
     def _departed_but(self, targets: Sequence[WorkerTarget]) -> list[WorkerTarget]:
         """Nodes that were lost lately and have not come back."""

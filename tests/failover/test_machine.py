@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from lbarray.failover.machine import (
     Advertise,
     Announce,
+    Contested,
     Forward,
     Machine,
     NeverStarted,
@@ -181,7 +182,7 @@ class ActiveTests(SynchronousTestCase):
         right.start(8.5 - right.active_down_interval_s)
         right.tick(8.5)
         (last,) = [each for each in wrong.received(said(150), HIGHER, 9.0) if isinstance(each, Advertise)]
-        self.assertIn(Announce(), right.received(said(last.priority), OWN, 9.0))
+        self.assertIn(Contested(), right.received(said(last.priority), OWN, 9.0))
         self.assertIs(right.state, State.ACTIVE)
         # One that has taken the addresses from an owner that hands them over has told them already.
         leaving = active()
@@ -189,15 +190,15 @@ class ActiveTests(SynchronousTestCase):
         self.assertEqual(leaving.received(said(50), LOWER, 9.0), [ReleaseAddresses()])
 
     def test_lower_priority_is_told(self) -> None:
-        """A lower one hears us at once, and neighbours who believed it hear where the addresses are."""
-        self.assertEqual(active().received(said(50), LOWER, 9.0), [Advertise(100), Announce()])
+        """A lower one hears us at once, and neighbours who believed it are to hear where the addresses are."""
+        self.assertEqual(active().received(said(50), LOWER, 9.0), [Advertise(100), Contested()])
 
     def test_a_flood_provokes_no_flood(self) -> None:
         """However many lower ones are heard, we say it once an interval."""
         made = active()
         answers = [effect for _ in range(1000) for effect in made.received(said(50), LOWER, 9.0)]
-        self.assertEqual(answers, [Advertise(100), Announce()])
-        self.assertEqual(made.received(said(50), LOWER, 10.0), [Advertise(100), Announce()])
+        self.assertEqual(answers, [Advertise(100), Contested()])
+        self.assertEqual(made.received(said(50), LOWER, 10.0), [Advertise(100), Contested()])
 
     def test_equal_priority_goes_by_address(self) -> None:
         """The higher address stays."""
@@ -271,7 +272,7 @@ class HandoverTests(SynchronousTestCase):
         made, owner = backup(100), active(200, since=2.0)
         made.received(said(200), HIGHER, 2.0)
         self.assertEqual(made.claim(2.1), [Forward(), Advertise(201), Announce(), TakeAddresses()])
-        self.assertEqual(owner.received(said(201), LOWER, 2.1), [ReleaseAddresses(), Advertise(200)])
+        self.assertEqual(owner.received(said(201), LOWER, 2.1), [ReleaseAddresses(), Advertise(200), Contested()])
 
     def test_claim_ends(self) -> None:
         """Who loses what it claimed has its own priority again."""

@@ -14,7 +14,7 @@ from lbarray.failover.announce import Claim, claim_in
 from lbarray.failover.duplicates import FORGET_S
 from lbarray.failover.machine import State
 from lbarray.failover.packet import Advertisement
-from lbarray.failover.router import JUDGE_S, LINGER_S, RouterOnNode
+from lbarray.failover.router import CONTESTED_S, JUDGE_S, LINGER_S, RouterOnNode
 from lbarray.failover.tracking import Condition
 from lbarray.telemetry.counters import Counters
 
@@ -77,6 +77,7 @@ class RouterCase(SynchronousTestCase):
         self.frames: list[bytes] = []
         self.waiting: list[Advertisement] = []
         self.forwarded: list[bool] = []
+        self.contested: list[float] = []
         self.counters = Counters()
         self.it = self.make(self.spec)
         self.it.start()
@@ -97,6 +98,7 @@ class RouterCase(SynchronousTestCase):
             refresh_s=60.0,
             detect_duplicates=True,
             changed=lambda: self.forwarded.append(self.it.forwards),
+            contested=lambda: self.contested.append(self.clock.seconds()),
         )
 
     def read_wire(self) -> None:
@@ -175,6 +177,21 @@ class OwnerTests(RouterCase):
         self.assertEqual((self.holder.held, self.it.forwards), (False, True))
         self.clock.advance(LINGER_S)
         self.assertFalse(self.it.forwards)
+
+    def test_was_parted(self) -> None:
+        """Of two owners the one that stays says so to the node at once, and to the neighbours when the node has had a
+        moment to hear the others; the one that yields only to the node."""
+        self.own()
+        self.clock.pump([0.25] * 40)
+        self.frames.clear()
+        self.hear(50)
+        self.assertEqual((len(self.contested), self.frames), (1, []))
+        self.clock.advance(CONTESTED_S)
+        self.assertEqual({claim.address for claim in map(claim_in, self.frames) if claim}, {VIP.ip})
+        self.frames.clear()
+        self.hear(250)
+        self.clock.advance(1.0)
+        self.assertEqual((len(self.contested), self.frames), (2, []))
 
     def test_old_news_is_heard_first(self) -> None:
         """After a pause, advertisements that wait in the socket count before our own lateness does."""

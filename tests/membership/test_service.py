@@ -106,6 +106,19 @@ class ServiceTests(SynchronousTestCase):
     def seen(self) -> list[str]:
         return [report.name for report in self.a.service.members()]
 
+    def test_heard_anew(self) -> None:
+        """Who hears a node again lets itself be heard at once, but not for each of many that come."""
+        for service in (self.a.service, self.b.service):
+            service.suspect("b" if service is self.a.service else "a", 0.0)
+        self.assertEqual(self.seen(), ["a"])
+        self.a.service.beat()
+        self.assertEqual(self.seen(), ["a", "b"])
+        sent = len(self.segment.recorded)
+        for _ in range(10):
+            self.a.service.suspect("b", 0.0)
+            self.b.service.beat()
+        self.assertLess(len(self.segment.recorded), sent + 10 + 2)
+
     def test_each_hears_the_other(self) -> None:
         """What a node says of itself, the other knows after one interval."""
         self.b.report = attrs.evolve(self.b.report, load=Load(7, 1.0, 0.5, 3), draining=True)

@@ -217,6 +217,7 @@ def report(
         incarnation=1,
         accepting=accepting,
         draining=draining,
+        owned=(WEB.address,) if scheduler else (),
     )
 
 
@@ -239,6 +240,13 @@ class AbleWorkersTests(SynchronousTestCase):
     def test_only_schedulers_judge(self) -> None:
         """What a node proved while it was scheduler is of yesterday."""
         self.assertEqual(self.able(report("a", able=frozenset()), report("b")), ["a", "b"])
+
+    def test_one_that_has_yielded(self) -> None:
+        """It may know only of those of its own part of the network."""
+        yielded = attrs.evolve(report("c", able=frozenset("cd"), scheduler=True), owned=())
+        self.assertEqual(
+            self.able(report("a", able=frozenset("abc"), scheduler=True), report("b"), yielded), ["a", "b", "c"]
+        )
 
     def test_several_schedulers(self) -> None:
         """Half of them is enough, less is not: one with a broken interface does not empty the array."""

@@ -138,6 +138,37 @@ class SchedulerServiceTests(SynchronousTestCase):
         self.assertEqual([row[1] for row in self.plane.rows], [other.row(row)[0] for row in range(101)])
         self.assertEqual(set(self.plane.workers), {0, 1, 2})
 
+    def test_two_owners(self) -> None:
+        """While a VIP has two, each of which knows only its own part, rows stay where they are; not for ever."""
+        vip = PlaneSuite.SERVICE.id.address
+        self.service.stopService()
+        service = self.service = SchedulerService(
+            clock=self.clock,
+            node_name="a",
+            plane=self.plane,
+            members=self.members,
+            index=INDEX,
+            services=[PlaneSuite.SERVICE],
+            table=RowTable(INDEX, 101),
+            reach=in_one_segment("a"),
+            counters=Counters(),
+            one_owner=True,
+        )
+        self.service.startService()
+        self.addCleanup(service.stopService)
+        owner = attrs.evolve(report("a"), owned=(vip,))
+        self.members.become(owner, attrs.evolve(report("b"), owned=(vip,)), report("c"))
+        self.clock.advance(GATHER_S)
+        self.assertEqual((self.owners(), set(self.plane.workers)), ({0, 1}, {0, 1, 2}))
+        self.members.become(owner, report("b"), report("c"))
+        self.clock.advance(GATHER_S)
+        self.assertEqual(self.owners(), {0, 1, 2})
+        self.members.become(owner, attrs.evolve(report("b", draining=True), owned=(vip,)), report("c"))
+        self.clock.advance(GATHER_S)
+        self.assertEqual(self.owners(), {0, 1, 2})
+        self.clock.pump([CHECK_S] * 3)
+        self.assertEqual(self.owners(), {0, 2})
+
     def test_joins(self) -> None:
         """What one of them tells of its rows is in the plane; the dead are not."""
         self.members.become(report("a"))

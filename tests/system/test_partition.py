@@ -70,7 +70,8 @@ class PartitionTests(SynchronousTestCase):
         found: list[object] = []
         for number in range(12):
             client = IPv4Address("203.0.113.0") + 17 * number
-            said = json.loads(self.it.command(asked, "where", str(client), "--port", str(40000 + number), "--json"))
+            query = f"http://127.0.0.1:9080/queries/where?client={client}&port={40000 + number}"
+            said = json.loads(self.it.host(asked).run("curl", "-s", "-m", "5", query))
             found += [(each["service"], each["row"], each["worker"]) for each in said["services"]]
         return found
 
@@ -108,3 +109,7 @@ class PartitionTests(SynchronousTestCase):
         """Clients go on with the part that had the VIP; rows that were the others' come back to them, but not what was
         begun in these meanwhile."""
         self.falls_apart("ab", "cd", cut=("a", "b", "client"))
+
+    def test_client_with_others(self) -> None:
+        """Clients are with the other part, whose VIP they lose again to the one that had it before."""
+        self.falls_apart("cd", "ab", cut=("a", "b"))
