@@ -38,8 +38,8 @@ def build(folder: Path = HERE) -> Path:
     return compile_program(HERE / "scheduler.bpf.c", folder / "scheduler.bpf.o")
 
 
-def compile_program(source: Path, compiled: Path) -> Path:
-    """Compile one eBPF program.
+def compile_program(source: Path, compiled: Path, *more: str) -> Path:
+    """Compile one eBPF program, with ``more`` options of the compiler.
 
     :raises SystemRefused: clang or libbpf's headers are missing, or the compiler says no.
     """
@@ -53,7 +53,7 @@ def compile_program(source: Path, compiled: Path) -> Path:
     options = ["-O2", "-g", "-Wall", "-fno-strict-aliasing", "-target", "bpf"]
     command = [clang, *options, f"-I/usr/include/{headers}", "-I", str(HERE)]
     done = subprocess.run(
-        [*command, "-c", str(source), "-o", str(compiled)],
+        [*command, *more, "-c", str(source), "-o", str(compiled)],
         capture_output=True,
         text=True,
         check=False,

@@ -197,7 +197,7 @@ static __always_inline int handle_xdp(struct xdp_md *context)
 	struct worker *worker = 0;
 	struct config *config;
 	struct cursor cursor;
-	__u32 zero = 0, octets;
+	__u32 octets;
 	int verdict;
 
 	config = &configs;
@@ -296,7 +296,7 @@ int schedule_tc(struct __sk_buff *context)
 	struct worker *worker = 0;
 	struct config *config;
 	struct cursor cursor;
-	__u32 zero = 0, octets;
+	__u32 octets;
 	int verdict, changed;
 
 	config = &configs;
