@@ -1,8 +1,8 @@
 """Connections outlive what happens to other nodes: 2,000 of them, held open while the array changes.
 
 Four things happen in every order: a node is added, one is drained, weights change, the scheduler is killed. Each run
-takes four orders by lot that begin with different ones, two of them by tc and one by each of the other planes: what comes
-first happens alone, the others after it.
+takes four orders by lot that begin with different ones, two of them by tc and one by each of the other planes: what
+comes first happens alone, the others after it.
 ``LBARRAY_ORDERS=all`` takes all 24, ``LBARRAY_ORDERS=kill,add,weigh,drain`` that one.
 """
 
