@@ -9,6 +9,9 @@ TESTS ?= tests
 FAST = $(subst /,.,$(basename $(wildcard tests/test_*.py)) \
 	$(patsubst %/__init__.py,%,$(filter-out tests/system/%,$(wildcard tests/*/__init__.py))))
 
+# Hundreds of processes start in the tests; without this each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint types trial fuzz bench docs setup system bpf clean
 
 demo: setup

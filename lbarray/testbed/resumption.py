@@ -12,6 +12,8 @@ import ssl
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from lbarray.testbed.namespaces import Host
 __all__ = ["Found", "Resumption"]
 
 _BACKEND = re.compile(rb"(?i)\r\nx-lbarray-backend: *([^\r\n]*)")
+#: Clients that ask at the same time.
+ABREAST = 4
 _SOURCES = tuple(f"10.77.0.{number}" for number in range(200, 216))
 
 
@@ -40,6 +44,15 @@ class Found:
     said: str
     moved: int = 0
     backends: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class _Visit:
+    session: Any = None
+    resumed: bool = False
+    version: str = ""
+    backend: bytes = b""
+    error: str = ""
 
 
 @attrs.frozen
@@ -81,27 +94,26 @@ class Resumption:
             context = ssl.create_default_context(cafile=self.authority)
             context.minimum_version = context.maximum_version = version
             contexts.append(context)
-        kept: list[tuple[int, ssl.SSLContext, Any, bytes]] = []
-        failed, said = 0, ""
-        for number in range(self.sessions):
-            context = contexts[number // len(_SOURCES) % 2]
-            try:
-                session, _, _, backend = self._ask(number, context, None)
-                kept.append((number, context, session, backend))
-            except OSError as error:
-                failed, said = failed + 1, repr(error)
-        self._pass_gate()
-        resumed: Counter[str] = Counter()
-        moved = 0
-        for number, context, session, before in kept:
-            try:
-                _, again, spoken, backend = self._ask(number + self.wander, context, session)
-                resumed[spoken] += again
-                moved += backend != before
-            except OSError as error:
-                failed, said = failed + 1, repr(error)
-        backends = sorted({before.decode() for _, _, _, before in kept})
-        return Found(sum(resumed.values()), failed, dict(resumed), said, moved, tuple(backends))
+        numbers = range(self.sessions)
+        chosen = [contexts[number // len(_SOURCES) % 2] for number in numbers]
+        with ThreadPoolExecutor(ABREAST) as pool:
+            first = list(pool.map(self._visit, numbers, chosen, repeat(None)))
+            self._pass_gate()
+            kept = [number for number in numbers if not first[number].error]
+            sources = [number + self.wander for number in kept]
+            sessions = [first[number].session for number in kept]
+            again = list(pool.map(self._visit, sources, [chosen[number] for number in kept], sessions))
+        errors = [visit.error for visit in (*first, *again) if visit.error]
+        resumed = Counter(visit.version for visit in again if visit.resumed)
+        pairs = [(first[number], visit) for number, visit in zip(kept, again, strict=True) if not visit.error]
+        return Found(
+            resumed=resumed.total(),
+            failed=len(errors),
+            by_version=dict(resumed),
+            said=errors[-1] if errors else "",
+            moved=sum(before.backend != after.backend for before, after in pairs),
+            backends=tuple(sorted({first[number].backend.decode() for number in kept})),
+        )
 
     def _pass_gate(self) -> None:
         if self.gate:
@@ -110,8 +122,13 @@ class Resumption:
             while not Path(self.gate).exists() and time.monotonic() < until:
                 time.sleep(0.02)
 
-    def _ask(self, number: int, context: ssl.SSLContext, session: Any) -> tuple[Any, bool, str, bytes]:
-        source = _SOURCES[number % len(_SOURCES)]
+    def _visit(self, number: int, context: ssl.SSLContext, session: Any) -> _Visit:
+        try:
+            return self._ask(_SOURCES[number % len(_SOURCES)], context, session)
+        except OSError as error:
+            return _Visit(error=repr(error))
+
+    def _ask(self, source: str, context: ssl.SSLContext, session: Any) -> _Visit:
         request = f"GET {self.path} HTTP/1.1\r\nHost: {self.name}\r\nConnection: close\r\n\r\n".encode()
         with (
             socket.create_connection((self.host, self.port), 10, source_address=(source, 0)) as plain,
@@ -122,7 +139,7 @@ class Resumption:
             while data := tls.recv(4096):
                 answer += data
             backend = _BACKEND.search(answer)
-            return tls.session, bool(tls.session_reused), str(tls.version()), backend[1] if backend else b""
+            return _Visit(tls.session, bool(tls.session_reused), str(tls.version()), backend[1] if backend else b"")
 
 
 if __name__ == "__main__":

@@ -295,7 +295,7 @@ class RefusalTests(SynchronousTestCase):
                 host.start(*drop, "--config", str(array.config), "--node", "a", log=log)
                 wait_for(lambda: "packet plane: packet; not " in array.log_of("a"), "the packet plane")
                 host.kill()
-                other.write_text(config + '\n[scheduler]\nplane = "tc"\n')
+                other.write_text(config.replace("[scheduler]", '[scheduler]\nplane = "tc"'))
                 process = host.start(*drop, "--config", str(other), "--node", "a", log=log)
             self.assertNotEqual(process.wait(timeout=20), 0)
             self.assertIn("CAP_BPF", array.log_of("a"))

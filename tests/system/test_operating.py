@@ -171,7 +171,8 @@ class ArrayReloadTests(OperatingCase):
             text = text.replace("priority = 130", "priority = 200").replace(
                 'interval = "100ms"', 'interval = "200ms"\nno_worker_weight = 20', 1
             )
-            text += f'\n[services.second]\nvip = "{second}"\nport = 80\n[scheduler]\nslow_start = 0\nfeedback = false\n'
+            text = text.replace("slow_start = 0", 'slow_start = "1s"\nfeedback = false')
+            text += f'\n[services.second]\nvip = "{second}"\nport = 80\n'
             self.run_by(array, text)
             wait_for(lambda: self.owned(array, "b") == {VIP, second}, "b to own both", 10, 0.1)
             self.assertIn("This is w", array.client.run("curl", "-si", f"http://{second}/whoami.html"))

@@ -60,7 +60,7 @@ class PlaneTests(SynchronousTestCase):
 
     def carry(self, plane: str) -> Array:
         """All is answered, by every node, directly; the array for a closer look."""
-        array = Array(edit=lambda text: text + f'\n[scheduler]\nplane = "{plane}"\nfeedback = false\n')
+        array = Array(edit=lambda text: text + f'\n[scheduler]\nplane = "{plane}"\nfeedback = false\nslow_start = 0\n')
         self.addCleanup(array.close)
         array.__enter__()
         owner = array.wait_ready()

@@ -23,7 +23,7 @@ class RoutedTests(SynchronousTestCase):
                 text = text.replace("expose = true", f"expose = true\nmss = {mss}")
             far = f'address = "{WITH_FAR["d"]}"\n'
             text = text.replace(far, far + f'tunnel = "{tunnel}"\n').replace("lost_after = 4", "lost_after = 12")
-            return text + f'\n[scheduler]\nplane = "{plane}"\nfeedback = false\nslow_start = "1s"\n'
+            return text + f'\n[scheduler]\nplane = "{plane}"\nfeedback = false\nslow_start = 0\n'
 
         array = Array(nodes=WITH_FAR, far=["d"], edit=edit, ipv6=ipv6)
         self.addCleanup(array.close)
