@@ -5,8 +5,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TESTS ?= tests
-# Two at a time; those of tests.system have the machine for themselves.
-FAST = $(subst /,.,$(basename $(wildcard tests/test_*.py)) \
+# Two at a time, also the system tests of single nodes; those of whole arrays have the machine for themselves.
+SINGLE = $(addprefix tests.system.test_,install http processes systemd tls)
+ARRAYS = $(filter-out $(SINGLE),$(subst /,.,$(basename $(wildcard tests/system/test_*.py))))
+FAST = $(SINGLE) $(subst /,.,$(basename $(wildcard tests/test_*.py)) \
 	$(patsubst %/__init__.py,%,$(filter-out tests/system/%,$(wildcard tests/*/__init__.py))))
 
 # Hundreds of processes start in the tests; without this each would compile the package anew.
@@ -30,7 +32,7 @@ trial: setup
 	@mkdir -p build
 ifeq ($(TESTS),tests)
 	$(BIN)/trial -j2 --temp-directory=build/trial-fast $(FAST) 2>&1 | tee build/trial.log; fast=$$?; \
-	$(BIN)/trial --reporter=timing --temp-directory=build/trial tests.system 2>&1 | tee -a build/trial.log; exit $$((fast | $$?))
+	$(BIN)/trial --reporter=timing --temp-directory=build/trial $(ARRAYS) 2>&1 | tee -a build/trial.log; exit $$((fast | $$?))
 else
 	$(BIN)/trial --temp-directory=build/trial $(TESTS) 2>&1 | tee build/trial.log
 endif

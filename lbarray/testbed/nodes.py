@@ -350,7 +350,7 @@ class Array:
             owner = look()
             if owner is None:
                 return None
-            time.sleep(1.0)
+            time.sleep(0.5)
             return owner if look() == owner else None
 
         try:

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from lbarray.testbed.namespaces import remove_leftovers, run
 from lbarray.testbed.nodes import BACKENDS, CDN, NODES, SITE, VIP, Array, twistd, wait_for
-from tests.system.sharing import shared
+from tests.system.sharing import close, shared
 
 NEEDED = ("ip", "nft", "nginx", "curl", "clang")
 
@@ -197,50 +197,50 @@ class ArrayTests(SynchronousTestCase):
 
 
 class TakeoverTests(SynchronousTestCase):
-    """The scheduler dies; each test has its own array."""
+    """The scheduler dies, and is back; then it is stopped for good."""
 
     def setUp(self) -> None:
         need_namespaces()
+        self.it = shared(ready_array)
 
-    def test_killed_scheduler(self) -> None:
+    def test_1_killed_scheduler(self) -> None:
         """SIGKILL under load: another owns the VIP, only requests of the dead worker fail, then none."""
-        with Array() as array:
-            array.wait_ready()
-            clients = array.start_clients(array.load(seconds=5.0, threads=3, pause_s=0.01, timeout_s=3.0))
-            wait_for(lambda: len(clients.so_far()) > 50, "traffic")
-            killed = array.kill_node("a")
-            wait_for(lambda: array.owners() and array.owners() != ["a"], "a successor", 5, 0.01)
-            answers = clients.answers(30)
-            failed = [answer for answer in answers if not answer.good]
-            self.assertEqual([answer for answer in failed if answer.began > killed + 3.0], [])
-            after = [answer for answer in answers if answer.good and answer.began > killed + 1.0]
-            self.assertEqual({answer.node for answer in after}, {"b", "c"})
-            # The kernel takes the VIP from the dead node, whose daemon cannot.
-            self.assertEqual(array.owner(), "b")
-            # And when it starts again, it finds what it left, and takes its place.
-            array.start_node("a")
-            wait_for(lambda: array.owners() == ["a"], "the first owner to return", 15, 0.1)
-            array.wait_ready()
-            self.assertIn("undone, left by a node that was killed", array.log_of("a"))
-            self.assertEqual([a for a in array.ask(array.load(count=30)) if not a.good], [])
+        array = self.it
+        clients = array.start_clients(array.load(seconds=5.0, threads=3, pause_s=0.01, timeout_s=3.0))
+        wait_for(lambda: len(clients.so_far()) > 50, "traffic")
+        killed = array.kill_node("a")
+        wait_for(lambda: array.owners() and array.owners() != ["a"], "a successor", 5, 0.01)
+        answers = clients.answers(30)
+        failed = [answer for answer in answers if not answer.good]
+        self.assertEqual([answer for answer in failed if answer.began > killed + 3.0], [])
+        after = [answer for answer in answers if answer.good and answer.began > killed + 1.0]
+        self.assertEqual({answer.node for answer in after}, {"b", "c"})
+        # The kernel takes the VIP from the dead node, whose daemon cannot.
+        self.assertEqual(array.owner(), "b")
+        # And when it starts again, it finds what it left, and takes its place.
+        array.start_node("a")
+        wait_for(lambda: array.owners() == ["a"], "the first owner to return", 15, 0.1)
+        array.wait_ready()
+        self.assertIn("undone, left by a node that was killed", array.log_of("a"))
+        self.assertEqual([a for a in array.ask(array.load(count=30)) if not a.good], [])
 
-    def test_orderly_stop(self) -> None:
+    def test_2_orderly_stop(self) -> None:
         """SIGTERM: the VIP is handed over at once, and nothing is left on the machine."""
-        with Array() as array:
-            array.wait_ready()
-            clients = array.start_clients(array.load(seconds=3.0, threads=2, pause_s=0.01, timeout_s=3.0))
-            wait_for(lambda: len(clients.so_far()) > 30, "traffic")
-            host = array.host("a")
-            for pid in host.pids():
-                os.kill(pid, 15)
-            wait_for(lambda: array.owners() == ["b"], "the successor", 5, 0.01)
-            answers = clients.answers(30)
-            failed = [answer for answer in answers if not answer.good]
-            self.assertLessEqual(len(failed), 3, failed)
-            wait_for(lambda: not host.pids(), "the node to end", 10)
-            self.assertNotIn(VIP, host.run("ip", "addr"))
-            self.assertEqual(host.run("tc", "filter", "show", "dev", "eth0", "ingress").strip(), "")
-            self.assertEqual(host.run("cat", "/proc/sys/net/ipv4/conf/all/arp_ignore").strip(), "0")
+        self.addCleanup(close)
+        array = self.it
+        clients = array.start_clients(array.load(seconds=3.0, threads=2, pause_s=0.01, timeout_s=3.0))
+        wait_for(lambda: len(clients.so_far()) > 30, "traffic")
+        host = array.host("a")
+        for pid in host.pids():
+            os.kill(pid, 15)
+        wait_for(lambda: array.owners() == ["b"], "the successor", 5, 0.01)
+        answers = clients.answers(30)
+        failed = [answer for answer in answers if not answer.good]
+        self.assertLessEqual(len(failed), 3, failed)
+        wait_for(lambda: not host.pids(), "the node to end", 10)
+        self.assertNotIn(VIP, host.run("ip", "addr"))
+        self.assertEqual(host.run("tc", "filter", "show", "dev", "eth0", "ingress").strip(), "")
+        self.assertEqual(host.run("cat", "/proc/sys/net/ipv4/conf/all/arp_ignore").strip(), "0")
 
 
 class RefusalTests(SynchronousTestCase):

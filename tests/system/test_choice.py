@@ -7,6 +7,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from lbarray.testbed.nodes import VIP, Array, HeldConnections, wait_for
+from tests.system.sharing import close, shared
 from tests.system.test_array import need_namespaces
 
 BUSY = 400
@@ -19,14 +20,17 @@ def _still(text: str) -> str:
     return text.replace("lost_after = 4", "lost_after = 12") + "\n[scheduler]\nslow_start = 0\nfeedback = false\n"
 
 
+def still_array() -> Array:
+    """What both tests look at."""
+    return Array(edit=_still).__enter__()
+
+
 class ChoiceTests(SynchronousTestCase):
     """Three nodes; a owns the VIP, and b holds 400 connections more than the others."""
 
     def setUp(self) -> None:
         need_namespaces()
-        self.array = Array(edit=_still)
-        self.addCleanup(self.array.close)
-        self.array.__enter__()
+        self.array = shared(still_array)
         self.assertEqual(self.array.wait_ready(), "a")
         self.idle = ("a", "c")
         for name in self.idle:
@@ -73,7 +77,7 @@ class ChoiceTests(SynchronousTestCase):
 
         return wait_for(look, "new connections that avoid b", timeout_s=20.0)
 
-    def test_busy_worker(self) -> None:
+    def test_1_busy_worker(self) -> None:
         """New connections go past a busy worker, though it has as many rows as before, and it is counted how often."""
         rows = self.rows()
         self.avoiding()
@@ -83,8 +87,9 @@ class ChoiceTests(SynchronousTestCase):
         self.assertGreater(taken, NEW / 12)
         self.assertLess(chosen["b"], taken / 4)
 
-    def test_scheduler_killed(self) -> None:
+    def test_2_scheduler_killed(self) -> None:
         """A scheduler that remembers nothing finds every connection that is where its row is not."""
+        self.addCleanup(close)
         held = self.avoiding()
         before = held.ask()
         self.array.kill_node("a")

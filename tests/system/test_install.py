@@ -26,12 +26,21 @@ _IGNORED = shutil.ignore_patterns(".git", ".venv", "build", "__pycache__", "*.so
 class InstallTests(SynchronousTestCase):
     """As whoever types ``pip install lbarray`` has it."""
 
+    @staticmethod
+    def environment() -> dict[str, str]:
+        """Nothing that is the developer's: no PYTHONPATH, no virtual environment."""
+        kept = ("PATH", "HOME", "LANG")
+        return {key: value for key, value in os.environ.items() if key in kept or key.startswith("PIP_")}
+
     def run_(self, *command: str, cwd: Path | None = None) -> str:
-        # Without anything of the developer's environment: no PYTHONPATH, no virtual environment.
-        environment = {key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os.environ}
-        environment |= {key: value for key, value in os.environ.items() if key.startswith("PIP_")}
         done = subprocess.run(
-            command, cwd=cwd or self.folder, env=environment, capture_output=True, text=True, check=False, timeout=240
+            command,
+            cwd=cwd or self.folder,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=240,
         )
         self.assertEqual(done.returncode, 0, f"{command}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
         return done.stdout
@@ -67,7 +76,7 @@ class InstallTests(SynchronousTestCase):
         bin_ = self.folder / "venv" / "bin"
         installed = subprocess.run(
             [str(bin_ / "pip"), "install", "-q", "--no-compile", "--disable-pip-version-check", str(wheel)],
-            capture_output=True, text=True, check=False, timeout=240, cwd=self.folder,
+            capture_output=True, text=True, check=False, timeout=240, cwd=self.folder, env=self.environment(),
         )  # fmt: skip
         if installed.returncode and "No matching distribution" in installed.stderr + installed.stdout:
             if os.environ.get("LBARRAY_REQUIRE_SYSTEM"):
@@ -99,7 +108,7 @@ class InstallTests(SynchronousTestCase):
             [str(bin_ / "twistd"), "-n", "--pidfile=", "lbarray", "--config", str(config)],
         ):
             with (self.folder / "log").open("ab") as log:
-                process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
+                process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, env=self.environment())
             self.addCleanup(process.wait, 20)
             self.addCleanup(process.terminate)
 

@@ -1,4 +1,4 @@
-"""Worker processes: real ones, in front of a real back end; and sessions that find their process again."""
+"""Worker processes: real ones, in front of a real back end."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from urllib.request import urlopen
 from twisted.trial.unittest import SynchronousTestCase
 
 from lbarray.testbed.authority import Authority
-from lbarray.testbed.nodes import NODES, SITE, VIP, Array, twistd, wait_for
-from lbarray.testbed.resumption import Resumption
+from lbarray.testbed.nodes import twistd, wait_for
 from tests.system.test_array import need_namespaces
 
 _NGINX = """daemon off; master_process off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
@@ -349,32 +348,3 @@ def accepts(port: int) -> bool:
     except ConnectionRefusedError:
         return False
     return True
-
-
-class ResumptionTests(SynchronousTestCase):
-    """Three nodes of two processes each."""
-
-    def test_returning_clients(self) -> None:
-        """Of 1,000 returning TLS 1.2 and 1.3 sessions at least 95 % are taken up again."""
-        need_namespaces()
-
-        def edit(text: str) -> str:
-            # Rows that still grow would move clients away from their sessions.
-            return text.replace("[worker]", "[scheduler]\nslow_start = 0\n\n[worker]\nprocesses = 2")
-
-        with Array(edit=edit) as array:
-            array.wait_ready()
-            found = Resumption(
-                host=VIP, port=443, name=SITE, authority=str(array.folder / "site.crt"), sessions=1000
-            ).run_in(array.client)
-            self.assertEqual(found.failed, 0, found.said)
-            self.assertGreaterEqual(found.resumed, 950)
-            self.assertEqual(found.by_version.keys(), {"TLSv1.2", "TLSv1.3"})
-            # All nodes and processes had a share of it.
-            for name in NODES:
-                status = array.status(name)
-                assert status is not None
-                shares = [each["accepted"] for each in status["workers"]["processes"]]
-                self.assertEqual(len(shares), 2)
-                self.assertTrue(all(shares), shares)
-                self.assertGreater(status["services"]["https"]["accepted"], 0)
