@@ -15,11 +15,13 @@ from lbarray.config.routes import Route
 from lbarray.config.services import Service, Tls
 from lbarray.errors import Problem
 
+#: What a packet plane has room for.
+MOST_NODES, MOST_SERVICES = 256, 64
 #: What texts may name of a request, between braces.
 VARIABLES = ("scheme", "host", "path", "query", "target", "client")
 _BRACES = re.compile(r"\{([a-z]*)\}")
 
-__all__ = ["missing_files", "wrong_meaning"]
+__all__ = ["MOST_NODES", "MOST_SERVICES", "missing_files", "wrong_meaning"]
 
 
 def wrong_meaning(config: Config) -> list[Problem]:
@@ -38,6 +40,10 @@ def _array(config: Config) -> Iterator[Problem]:
         )
     if array.nodes and not array.vips:
         yield Problem("array.vips", "an empty list", "at least one address that clients use")
+    if len(array.nodes) > MOST_NODES:
+        yield Problem("array.nodes", f"{len(array.nodes)} of them", f"{MOST_NODES} at most")
+    if array.nodes and len(config.services) > MOST_SERVICES:
+        yield Problem("services", f"{len(config.services)} of them", f"{MOST_SERVICES} at most in an array")
     if array.vips and not array.nodes:
         yield Problem(
             "array.vips",

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from lbarray.config.checks import MOST_NODES, MOST_SERVICES
 from lbarray.config.load import load, parse
 from lbarray.config.model import Config
 from lbarray.config.scalars import HostPort
 from lbarray.config.summary import summary
 from lbarray.errors import BadConfig, Problem
+from lbarray.scheduler.abi import MAX_SERVICES, MAX_WORKERS
 from lbarray.values import HashBy, ServiceId
 
 STANDALONE = """
@@ -222,6 +224,19 @@ class MeaningTests(SynchronousTestCase):
         problem = self.one(STANDALONE + "[[routes]]\npool = 'wbe'\n")
         self.assertEqual(problem.key, "routes[0].pool")
         self.assertIn('"web"', problem.accepted)
+
+    def test_more_than_packets_can_have(self) -> None:
+        """More services and nodes than the packet planes have room for are named before anything starts."""
+        self.assertEqual((MOST_NODES, MOST_SERVICES), (MAX_WORKERS, MAX_SERVICES))
+        for count in (MOST_SERVICES, MOST_SERVICES + 1):
+            more = (f'[services.s{n}]\nvip = "10.0.0.100"\nport = {8000 + n}\n' for n in range(count - 2))
+            text = ARRAY + "".join(more)
+            if count > MOST_SERVICES:
+                self.assertEqual(self.one(text).key, "services")
+            else:
+                self.assertEqual(len(parse(text).services), count)
+        more = (f'[array.nodes.n{n}]\naddress = "10.1.{n // 250}.{n % 250 + 1}"\n' for n in range(MOST_NODES - 1))
+        self.assertEqual(self.one(ARRAY + "".join(more)).key, "array.nodes")
 
     def test_same_address_twice(self) -> None:
         """Two nodes with one address would fight."""
