@@ -51,7 +51,7 @@ INDEX = {"a": 0, "b": 1, "c": 2, "d": 3}
 PEER_B, PEER_C, PEER_D = (bytes([2, 0, 0, 0, 0, number]) for number in (2, 3, 4))
 WEB, SECURE = ServiceId(VIP, 80), ServiceId(VIP, 443)
 WEB6, SECURE6 = ServiceId(VIP6, 80), ServiceId(VIP6, 443)
-QUIC = ServiceId(VIP, 443, "udp")
+QUIC, QUIC6 = ServiceId(VIP, 443, "udp"), ServiceId(VIP6, 443, "udp")
 #: Services whose connections go to the less loaded of two.
 SPREAD, SPREAD6 = ServiceId(VIP, 8080), ServiceId(VIP6, 8080)
 
@@ -165,6 +165,7 @@ class ProgramTestCase(SynchronousTestCase):
             PlaneService(SECURE6, HashBy.CLIENT, prefix6=64),
             PlaneService(QUIC),
             PlaneService(SPREAD6, least_loaded=True),
+            PlaneService(QUIC6),
         ]
         self.table = RowTable(INDEX, TABLE_SIZE)
         self.set(services=self.services, active=[VIP, VIP6])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+import struct
 from ipaddress import IPv4Address, IPv6Address
 
 from lbarray.scheduler.abi import MARK_ONCE, MARK_TWICE, Verdict, mapped
 from lbarray.scheduler.flow import hash_client, place_of
 from lbarray.values import HashBy, Share, WorkerTarget
-from tests.bpf.bench import INDEX, PEER_B, PEER_C, PEER_D, QUIC, SECRET, WEB, ProgramTestCase
+from tests.bpf.bench import INDEX, PEER_B, PEER_C, PEER_D, QUIC, QUIC6, SECRET, WEB, ProgramTestCase
 from tests.bpf.frames import (
     ACK,
     CLIENT,
@@ -112,10 +113,34 @@ class DecisionTests(ProgramTestCase):
         self.assertEqual(self.verdict(ethernet(ipv4(bytes(80), to=OTHER, fragment=5))), "PASSED_NO_SERVICE")
 
     def test_udp(self) -> None:
-        """Datagrams of a UDP service are scheduled like connections."""
-        decisions = [self.run_both(ethernet(ipv4(udp(port, 443), protocol=17))) for port in range(3000, 3060)]
-        self.assertEqual({decision.service for decision in decisions}, {QUIC})
-        self.assertEqual({decision.worker for decision in decisions}, {0, 1, 2, None})
+        """Datagrams of a UDP service are scheduled like connections, by either version of IP; errors about them and
+        their fragments follow."""
+        for service, error, make in ((QUIC, too_big, self.datagram), (QUIC6, too_big6, self.datagram6)):
+            decisions = [self.run_both(make(udp(port, 443), port)) for port in range(3000, 3060)]
+            self.assertEqual({decision.service for decision in decisions}, {service})
+            self.assertEqual({decision.worker for decision in decisions}, {0, 1, 2, None})
+            for port, decision in enumerate(decisions, 3000):
+                quoting = self.run_both(error(sport=port, dport=443, protocol=17))
+                self.assertEqual((quoting.service, quoting.worker), (service, decision.worker))
+        self.members("a", "b", "c")
+        for make in (self.datagram, self.datagram6):
+            for port in range(3000, 3040):
+                first = self.run_both(make(udp(port, 443), port, first=True))
+                later = self.run_both(make(bytes(80), port, first=False))
+                self.assertEqual((later.verdict, later.worker), (first.verdict, first.worker))
+                self.assertIsNotNone(later.worker)
+
+    def datagram(self, content: bytes, number: int, first: bool | None = None) -> bytes:
+        """Over IPv4; ``first``: of several fragments, or not, or whole."""
+        fragment = {None: 0x4000, True: 0x2000, False: 0x0005}[first]
+        return ethernet(ipv4(content, protocol=17, fragment=fragment, identification=number))
+
+    def datagram6(self, content: bytes, number: int, first: bool | None = None) -> bytes:
+        """Over IPv6, likewise."""
+        if first is None:
+            return ethernet(ipv6(content, header=17))
+        head = struct.pack("!BBHI", 17, 0, 1 if first else 0x29, number)
+        return ethernet(ipv6(head + content, header=44))
 
     def test_malformed(self) -> None:
         """What no host sends is dropped and counted by reason."""
