@@ -161,6 +161,7 @@ def make_history(
         learn=scheduler.learn,
         meet=scheduler.meet,
         join=scheduler.join,
+        met=scheduler.met,
         changed=changed,
         counters=counters,
     )

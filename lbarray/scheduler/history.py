@@ -59,6 +59,7 @@ class HistoryService(Service):
     :param learn: what another node's rows are; raises ``ValueError`` when they cannot be those of our table.
     :param meet: nodes are heard that have served apart from this one; called at once.
     :param join: what one of them told of its rows; raises as ``learn``.
+    :param met: one of them hears this node, too, or does not answer.
     :param changed: :attr:`pending` is another now.
     :ivar pending: an answer is on its way: whoever takes clients now would do so without the history.
     """
@@ -75,6 +76,7 @@ class HistoryService(Service):
         learn: Callable[[bytes], object],
         meet: Callable[[Sequence[NodeReport]], object],
         join: Callable[[bytes], object],
+        met: Callable[[str], object],
         changed: Callable[[], None],
         counters: Counters,
     ) -> None:
@@ -86,6 +88,7 @@ class HistoryService(Service):
         self._learn = learn
         self._meet = meet
         self._join = join
+        self._met = met
         self._changed = changed
         self._counters = counters
         self._asked: set[str] = set()
@@ -178,6 +181,9 @@ class HistoryService(Service):
             rows = await self._ask(name, told)
             if rows:
                 self._take(name, rows, self._join)
+            self._met(name)
+        for name in self._apart:
+            self._met(name)
         self._apart.clear()
         self._joining = False
 

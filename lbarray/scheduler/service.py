@@ -31,7 +31,7 @@ CHECK_S = 1.0
 LOST_FOR_GOOD_S = 30.0
 #: Seconds for which rows stay as they are while a VIP has two owners.
 CONTESTED_S = 1.0
-#: Seconds within which nodes that are heard again were apart from this one together.
+#: Seconds within which nodes that are heard again were apart from this one together, and have to hear it.
 MEET_S = 5.0
 
 
@@ -84,6 +84,7 @@ class SchedulerService(Service):
         self._lives: dict[str, int] = {}
         self._lost: dict[str, float] = {}
         self._apart: dict[str, NodeReport] = {}
+        self._awaited: dict[str, float] = {}
         self._before: tuple[float, bytes] | None = None
         self._one_owner = one_owner
         self._contested_at: float | None = None
@@ -142,7 +143,7 @@ class SchedulerService(Service):
         if self._refused:  # perhaps it works by now
             self.set_owned(self.owned)
         self._able(self._refused or self._plane.check())
-        if self._contested_at is not None:
+        if self._contested_at is not None or self._awaited:
             self._changed(())
         if any(service.least_loaded for service in self._services):
             self._tell_costs()
@@ -185,7 +186,7 @@ class SchedulerService(Service):
         targets = [self._reach.target(report, self._index[report.name]) for report in members]
         if self._looking is not None and self._looking.getTime() > self._updated_at + self._reach.pause_s:
             self._looking.reset(self._reach.pause_s)  # there is one more, perhaps not resolved
-        wanted = _weighted(able_workers(members))
+        wanted = _weighted(report for report in able_workers(members) if not self._is_awaited(report.name))
         try:
             # A row never names a worker that is not known: new ones come before it changes, old ones go after it.
             gone = [worker for worker in self._targets if worker.index not in {target.index for target in targets}]
@@ -267,11 +268,23 @@ class SchedulerService(Service):
         if self._before is None or now > self._before[0] + MEET_S:
             self._before = now, self.table.rows
             self._apart.clear()
+        self._awaited |= {report.name: now + MEET_S for report in came}
         self._apart |= {report.name: report for report in came if report.name in self._index}
         self._update()
         theirs = _weighted(report for report in self._apart.values() if not report.draining)
         if theirs and self.table.generation and self.table.suppose(theirs, self._before[1]):
             self._apply()
+
+    def met(self, name: str) -> None:
+        """One of them hears this node too: it has met us, and knows whose connections its rows may have."""
+        if self._awaited.pop(name, None) is not None and self.running:
+            self._changed(())
+
+    def _is_awaited(self, name: str) -> bool:
+        """It gets no rows yet: it would reset the connections that others have in them."""
+        if self._clock.seconds() >= self._awaited.get(name, 0.0):
+            self._awaited.pop(name, None)
+        return name in self._awaited
 
     def join(self, rows: bytes) -> None:
         """The rows of one that was apart (:meth:`RowTable.join`).

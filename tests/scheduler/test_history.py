@@ -214,6 +214,7 @@ class Node:
         self.counters = Counters()
         self.told: list[bool] = []
         self.met: list[list[str]] = []
+        self.answered: list[str] = []
         self.service = HistoryService(
             node_name=channel.name,
             members=members,
@@ -222,6 +223,7 @@ class Node:
             learn=self.table.learn,
             meet=lambda came: self.met.append([each.name for each in came]),
             join=self.table.join,
+            met=self.answered.append,
             changed=lambda: self.told.append(self.service.pending),
             counters=self.counters,
         )
@@ -280,6 +282,7 @@ class HistoryTests(SynchronousTestCase):
             learn=len,
             meet=len,
             join=len,
+            met=len,
             changed=lambda: None,
             counters=Counters(),
         )
@@ -374,6 +377,8 @@ class ApartTests(SynchronousTestCase):
         before = self.nodes["a"].counters.total("history_learnt")
         self.hear("a", "abcd")
         self.assertEqual(self.nodes["a"].counters.total("history_learnt"), before + 1)
+        # That the other one has heard us, too, is known by its answer.
+        self.assertEqual(self.nodes["a"].answered, ["c", "d"])
 
     def test_one_by_one(self) -> None:
         """They are heard one after the other."""
@@ -393,6 +398,7 @@ class ApartTests(SynchronousTestCase):
         unknown = self.nodes["a"].counters.total("history_unknown")
         self.hear("a", "abcd")
         self.assertEqual(self.nodes["a"].counters.total("history_unknown"), unknown + 1)
+        self.assertEqual(self.nodes["a"].answered, ["c", "d"])
         self.assertIn(INDEX["d"], {owner for number in range(SIZE) for owner in self.row("a", number)[1:]})
 
 

@@ -138,6 +138,20 @@ class SchedulerServiceTests(SynchronousTestCase):
         self.assertEqual([row[1] for row in self.plane.rows], [other.row(row)[0] for row in range(101)])
         self.assertEqual(set(self.plane.workers), {0, 1, 2})
 
+    def test_waits_until_heard(self) -> None:
+        """One that was apart gets rows when it has heard this node too, and if it never says so a little later."""
+        for ends in (lambda: self.service.met("c"), lambda: self.clock.pump([CHECK_S] * 6)):
+            self.members.become(report("a"), report("b"))
+            self.clock.advance(GATHER_S)
+            self.members.become(report("a"), report("b"), report("c", accepting=False))
+            self.service.meet([report("c")])
+            self.members.become(report("a"), report("b"), report("c"))
+            self.clock.pump([GATHER_S] * 3)
+            self.assertEqual(self.owners(), {0, 1})
+            ends()
+            self.clock.pump([GATHER_S] * 2)
+            self.assertEqual(self.owners(), {0, 1, 2})
+
     def test_two_owners(self) -> None:
         """While a VIP has two, each of which knows only its own part, rows stay where they are; not for ever."""
         vip = PlaneSuite.SERVICE.id.address
@@ -180,7 +194,7 @@ class SchedulerServiceTests(SynchronousTestCase):
         self.clock.advance(LOST_FOR_GOOD_S + 1)
         self.service.meet([report("c")])
         self.service.join(theirs.rows)
-        self.assertEqual(self.history(), {0, 2})
+        self.assertEqual(self.history(), {2})
 
     def test_newcomer_knows_who_had_its_rows(self) -> None:
         """A node that joins others gives the connections of its rows to those who had them, draining ones too."""
