@@ -188,8 +188,16 @@ class TlsSessionTests(SynchronousTestCase):
             running.start()
             wait_for(lambda: Path(f"{gate}.first").exists(), "the first visits", 30)
             time.sleep(0.3)  # what was learnt is told within 20 ms
-            array.kill_node(array.owner())
-            time.sleep(1.0)
+            dead = array.owner()
+            array.kill_node(dead)
+
+            def succeeded() -> bool:
+                # The kernel of the dead node refuses connections for as long as it has the VIP.
+                owners = array.owners()
+                status = array.status(owners[0]) if len(owners) == 1 and owners != [dead] else None
+                return status is not None and not status["scheduler"]["workers"].get(dead, {}).get("rows")
+
+            wait_for(succeeded, "a successor that sends nobody to the dead node", 10)
             gate.touch()
             running.join()
             self.assertEqual((found[0].failed, found[0].moved), (0, 0), found[0].said)

@@ -70,7 +70,7 @@ class ChoiceTests(SynchronousTestCase):
         def look() -> HeldConnections | None:
             held = self.hold(NEW)
             # By its row every third one were b's, by both of its rows every ninth.
-            if held.ask().nodes.count("b") < NEW / 4.5:
+            if held.ask().nodes.count("b") < NEW / 5.5:
                 return held
             held.close()
             return None
