@@ -155,6 +155,7 @@ class RequestParser:
             if at == len(data):
                 return
             if at:
+                self._messages += 1
                 data = data[at:]
         messages = self._messages
         between = self._between
@@ -216,8 +217,9 @@ class RequestParser:
         inner = error.__context__
         if isinstance(inner, BadMessage):
             return inner
-        # Words that are no method, and not TLS or another protocol on a port that is plain.
-        if isinstance(error, httptools.HttpParserInvalidMethodError) and data.isascii() and data[:1].isalpha():
+        # Words that are no method, and not TLS or another protocol on a port that is plain: not behind another request.
+        spoken = self._messages > 1 or (data.isascii() and data[:1].isalpha())
+        if isinstance(error, httptools.HttpParserInvalidMethodError) and spoken:
             return BadMessage("method", "a method that HTTP does not have", 501)
         if not self._expects_more:
             return BadMessage("after_close", "more after a request that was to be the last")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from unittest import SkipTest
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -183,6 +183,7 @@ class TwoReadersTests(SynchronousTestCase):
 
     @settings(deadline=None, max_examples=600)
     @given(st.lists(st.tuples(FIRST, st.lists(PLAIN, max_size=5), ENDS), min_size=1, max_size=3))
+    @example([(b"GET / HTTP/1.1", [b"X-Y: \xff\t1"], b"\r\n"), (b"BREW / HTTP/1.1", [], b"\r\n")])
     def test_requests(self, requests: list[tuple[bytes, list[bytes], bytes]]) -> None:
         """The same requests, and a refusal where there was one."""
         octets = b"".join(
