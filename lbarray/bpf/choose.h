@@ -130,30 +130,29 @@ static __always_inline void consider(struct packet *packet, __u16 index, __u16 s
 
 /* Who may have a connection behind this worker, as far as the rows remember, and can be reached. Nodes may remember a row
  * differently, for changes that come close together are one change to some and several to others, and while a change
- * spreads some have not heard of it. So a worker whose the row never was goes on behind the one that sent the packet; and
- * where nobody is left there, what another node has sent goes to whoever else had the row or has it: that node may know
- * something that is not known here yet. But not for ever: what nobody holds would go round. */
+ * spreads some have not heard of it. So whoever has the row now is first, where it is plain that the packet has not been
+ * there; then come those who had it before this worker and the one that sent the packet; and where nobody is left, what
+ * another node has sent goes to whoever else had the row or has it: that node may know something that is not known here
+ * yet. But not for ever: what nobody holds would go round. */
 static __always_inline struct worker *next_owner(struct packet *packet, __u16 self)
 {
 	__u16 sender = packet->sender ? packet->sender - 1 : NOBODY;
-	__u16 behind = NOBODY;
-	int earlier;
+	__u32 behind = 0;
 
 	packet->next = NOBODY;
 #pragma unroll
 	for (int place = 0; place < OWNERS; place++) {
-		if (packet->owners[place] == self)
-			behind = self;
-		else if (packet->owners[place] == sender && behind == NOBODY)
-			behind = sender;
+		if (packet->owners[place] == self || (sender != NOBODY && packet->owners[place] == sender))
+			behind = place + 1;
 	}
-	earlier = behind == NOBODY;
+	if (packet->hop == ONCE_PASSED_ON) /* it has been at the sender and here alone */
+		consider(packet, packet->owners[0], sender);
+	LET_GO();
 #pragma unroll
 	for (int place = 0; place < OWNERS; place++) {
-		if (earlier)
+		if (place >= behind)
 			consider(packet, packet->owners[place], sender);
 		LET_GO();
-		earlier |= packet->owners[place] == behind;
 	}
 	if (packet->hop && packet->hop <= PASSES) {
 #pragma unroll

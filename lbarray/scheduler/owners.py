@@ -9,6 +9,8 @@ from lbarray.values import WorkerTarget
 
 __all__ = ["Row", "list_owners", "next_owner"]
 
+_ONCE_PASSED_ON = 2
+
 #: (worker now, workers before, the newest first) by index.
 Row = tuple[int, ...]
 
@@ -28,16 +30,18 @@ def next_owner(
     """Who may have a connection behind this worker, and can be reached.
 
     Nodes may remember a row differently, for changes that come close together are one change to some and several to
-    others, and while a change spreads some have not heard of it. So a worker whose the row never was goes on behind the
-    one that sent the packet; and where nobody is left there, what another node has sent goes to whoever else had the
-    row or has it: that node may know something that is not known here yet. But not for ever: what nobody holds would
-    go round.
+    others, and while a change spreads some have not heard of it. So whoever has the row now is first, where it is plain
+    that the packet has not been there; then come those who had it before this worker and the one that sent the packet;
+    and where nobody is left, what another node has sent goes to whoever else had the row or has it: that node may know
+    something that is not known here yet. But not for ever: what nobody holds would go round.
 
     :param owners: as this worker knows them; :param workers: those that are known, by index.
     :param sender: the worker that passed it on; :param hop: how it came (:class:`lbarray.scheduler.headers.Packet`).
     """
-    behind = self_index if self_index in owners else sender
-    earlier = owners[owners.index(behind) + 1 :] if behind in owners else owners
+    behind = max((place + 1 for place, index in enumerate(owners) if index in (self_index, sender)), default=0)
+    earlier = owners[behind:]
+    if hop == _ONCE_PASSED_ON:  # it has been at the sender and here alone
+        earlier = owners[:1] + earlier
     if 0 < hop <= PASSES:
         earlier += owners[1:] + owners[:1]
     known = (workers.get(index) for index in earlier if index != sender)

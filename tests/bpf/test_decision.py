@@ -321,8 +321,9 @@ class DecisionTests(ProgramTestCase):
             self.assertEqual(thrice.verdict, Verdict.PASSED_DELIVERED)
 
     def test_rows_remembered_differently(self) -> None:
-        """A packet that was passed on to a worker whose the row never was, as it knows, goes to whoever had the row
-        before the sender; one that comes to the end of what a worker knows, to whoever else had it; never back."""
+        """A packet that was passed on once goes to whoever has the row now, unless that one has passed it on; then to
+        whoever had it before the sender and this worker; one that comes to the end of what a worker knows, to whoever
+        else had it; never back."""
         self.set(workers=[*self.workers, WorkerTarget(3, "d", IPv4Address("192.0.2.4"), PEER_D)])
         packet = ipv4(tcp())
 
@@ -333,12 +334,12 @@ class DecisionTests(ProgramTestCase):
         for name in ("b", "d", "c"):
             self.members(name)
         # Now c, before it d and b: of a the row never was.
-        self.assertEqual([passed_on_by(sender) for sender in (PEER_C, PEER_D, PEER_B)], [3, 1, 3])
+        self.assertEqual([passed_on_by(sender) for sender in (PEER_C, PEER_D, PEER_B)], [3, 2, 2])
         self.members("a")
         self.members("c")
         self.members("d")
         # Now d, before it c, a and b.
-        self.assertEqual([passed_on_by(sender) for sender in (PEER_D, PEER_C, PEER_B)], [1, 1, 2])
+        self.assertEqual([passed_on_by(sender) for sender in (PEER_D, PEER_C, PEER_B)], [1, 3, 3])
         self.assertIs(self.run_both(ethernet(packet, source=PEER_B)).verdict, Verdict.PASSED_ON)
         self.members("a")
         self.members("b")
@@ -346,7 +347,7 @@ class DecisionTests(ProgramTestCase):
         self.members("c")
         self.members("b")
         # Now b, before it c, d and a: nobody is behind a.
-        self.assertEqual([passed_on_by(sender) for sender in (PEER_B, PEER_C, PEER_D)], [2, 3, 2])
+        self.assertEqual([passed_on_by(sender) for sender in (PEER_B, PEER_C, PEER_D)], [2, 1, 1])
         # As a scheduler b sends here what by our table is a row of its own: it may have lost it, with what it holds.
         self.assertEqual(self.run_both(ethernet(packet, source=PEER_B)).worker, 2)
 
