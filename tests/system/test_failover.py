@@ -8,7 +8,6 @@ import signal
 from twisted.trial.unittest import SynchronousTestCase
 
 from lbarray.testbed.nodes import NODES, VIP, Array, wait_for
-from tests.system.sharing import close, shared
 from tests.system.test_array import need_namespaces
 
 
@@ -18,32 +17,25 @@ def heir_among(array: Array, *names: str) -> str | None:
     return holders[0] if len(holders) == 1 else None
 
 
-def pair() -> Array:
-    """Two nodes, ready."""
-    array = Array(nodes={name: NODES[name] for name in ("a", "b")}).__enter__()
-    array.wait_ready()
-    return array
-
-
 class FrozenNodeTests(SynchronousTestCase):
     """SIGSTOP and SIGCONT to the owner."""
 
     def setUp(self) -> None:
         need_namespaces()
-        self.it = shared(pair)
 
     def test_frozen_owner_gives_up(self) -> None:
         """The kernel takes the VIP from a frozen node; when it wakes up it says so, and one owner remains."""
-        array = self.it
-        pids = array.host("a").pids()
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-        wait_for(lambda: array.owners() == ["b"], "the VIP to leave the frozen node", 10)
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
-        wait_for(lambda: heir_among(array, "a", "b") == "a", "the first owner to have it back", 10)
-        array.wait_ready()
-        self.assertIn("stood still", array.log_of("a"))
+        with Array(nodes={name: NODES[name] for name in ("a", "b")}) as array:
+            array.wait_ready()
+            pids = array.host("a").pids()
+            for pid in pids:
+                os.kill(pid, signal.SIGSTOP)
+            wait_for(lambda: array.owners() == ["b"], "the VIP to leave the frozen node", 10)
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+            wait_for(lambda: heir_among(array, "a", "b") == "a", "the first owner to have it back", 10)
+            array.wait_ready()
+            self.assertIn("stood still", array.log_of("a"))
 
 
 class HandoverTests(SynchronousTestCase):
@@ -51,15 +43,14 @@ class HandoverTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         need_namespaces()
-        self.it = shared(pair)
 
     def test_never_ownerless(self) -> None:
         """Looked at as often as we can: there is no moment at which nobody has the VIP."""
-        self.addCleanup(close)
-        array = self.it
-        for pid in array.host("a").pids():
-            os.kill(pid, signal.SIGTERM)
-        while not array.host("b").has_address(VIP):
-            # It may have moved since that look: a node without it is at fault only if b still lacks it.
-            if not array.host("a").has_address(VIP):
-                self.assertTrue(array.host("b").has_address(VIP), "nobody has the VIP")
+        with Array(nodes={name: NODES[name] for name in ("a", "b")}) as array:
+            array.wait_ready()
+            for pid in array.host("a").pids():
+                os.kill(pid, signal.SIGTERM)
+            while not array.host("b").has_address(VIP):
+                # It may have moved since that look: a node without it is at fault only if b still lacks it.
+                if not array.host("a").has_address(VIP):
+                    self.assertTrue(array.host("b").has_address(VIP), "nobody has the VIP")
