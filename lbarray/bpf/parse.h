@@ -149,10 +149,8 @@ static __always_inline int parse_ipv6(struct cursor *cursor, struct packet *pack
 
 	if ((void *)(ip + 1) > cursor->end)
 		return PASSED_NOT_IP;
-	packet->flow.words[0] = word_of(ip->saddr.s6_addr32[0], ip->saddr.s6_addr32[1]);
-	packet->flow.words[1] = word_of(ip->saddr.s6_addr32[2], ip->saddr.s6_addr32[3]);
-	packet->flow.words[2] = word_of(ip->daddr.s6_addr32[0], ip->daddr.s6_addr32[1]);
-	packet->flow.words[3] = word_of(ip->daddr.s6_addr32[2], ip->daddr.s6_addr32[3]);
+	write_ipv6(packet->flow.words, ip->saddr.s6_addr32);
+	write_ipv6(packet->flow.words + 2, ip->daddr.s6_addr32);
 	total = bpf_ntohs(ip->payload_len) + sizeof(*ip);
 	if (total == sizeof(*ip))
 		total = octets;

@@ -111,8 +111,7 @@ static __always_inline int parse_icmpv6(struct cursor *cursor, struct packet *pa
 	if (ip->saddr.s6_addr32[0] != vip[0] || ip->saddr.s6_addr32[1] != vip[1] ||
 	    ip->saddr.s6_addr32[2] != vip[2] || ip->saddr.s6_addr32[3] != vip[3])
 		return PASSED_OTHER_PROTOCOL;
-	packet->flow.words[0] = word_of(ip->daddr.s6_addr32[0], ip->daddr.s6_addr32[1]);
-	packet->flow.words[1] = word_of(ip->daddr.s6_addr32[2], ip->daddr.s6_addr32[3]);
+	write_ipv6(packet->flow.words, ip->daddr.s6_addr32);
 	cursor->at = ip + 1;
 	return parse_quoted(cursor, packet, ip->nexthdr);
 }

@@ -36,6 +36,12 @@ static __always_inline __u64 mapped(__be32 address)
 	return word_of(bpf_htonl(0xffff), address);
 }
 
+static __always_inline void write_ipv6(__u64 *words, const __be32 *address)
+{
+	words[0] = word_of(address[0], address[1]);
+	words[1] = word_of(address[2], address[3]);
+}
+
 /* A mapped address. */
 static __always_inline int is_ipv4(const void *address)
 {

@@ -12,6 +12,8 @@ from lbarray.scheduler.abi import U32
 
 __all__ = ["XdpTap"]
 
+_SAMPLING = ".data.sampling"
+
 
 class XdpTap:
     """Lets the packet program on an interface show what it forwards or drops, until :meth:`close`.
@@ -30,10 +32,10 @@ class XdpTap:
         # What shows the packets does so for as long as the descriptor is open with which it was told to.
         self._maps = maps_of(xdp_on(interface))
         try:
-            if not {".data.sampling", "shown"} <= self._maps.keys():
+            if not {_SAMPLING, "shown"} <= self._maps.keys():
                 raise SystemRefused(f"look behind the XDP program of {interface}", detail="it is not lbarray's")
             self._shown = PerfBuffer(self._maps["shown"], self._show, self._lose)
-            self._maps[".data.sampling"].update(U32.pack(0), U32.pack(sample))
+            self._maps[_SAMPLING].update(U32.pack(0), U32.pack(sample))
         except SystemRefused:
             self.close()
             raise
@@ -56,7 +58,7 @@ class XdpTap:
     def close(self) -> None:
         """Idempotent."""
         if self._shown is not None:
-            self._maps[".data.sampling"].update(U32.pack(0), U32.pack(0))
+            self._maps[_SAMPLING].update(U32.pack(0), U32.pack(0))
             self._shown.close()
             self._shown = None
         while self._maps:

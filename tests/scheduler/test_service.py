@@ -42,12 +42,8 @@ class MemoryPlaneTests(PlaneSuite, SynchronousTestCase):
 class SchedulerServiceTests(SynchronousTestCase):
     """What the plane is told, and when."""
 
-    def setUp(self) -> None:
-        self.clock = Clock()
-        self.faults: list[str] = []
-        self.plane = MemoryPlane()
-        self.members = MemoryMembers(report("a"), report("b"))
-        self.service = SchedulerService(
+    def make(self, *, one_owner: bool = False) -> SchedulerService:
+        return SchedulerService(
             clock=self.clock,
             node_name="a",
             plane=self.plane,
@@ -58,7 +54,15 @@ class SchedulerServiceTests(SynchronousTestCase):
             reach=in_one_segment("a"),
             counters=Counters(),
             able=self.faults.append,
+            one_owner=one_owner,
         )
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.faults: list[str] = []
+        self.plane = MemoryPlane()
+        self.members = MemoryMembers(report("a"), report("b"))
+        self.service = self.make()
         self.service.startService()
 
     def test_says_that_the_plane_does_not_forward(self) -> None:
@@ -156,18 +160,7 @@ class SchedulerServiceTests(SynchronousTestCase):
         """While a VIP has two, each of which knows only its own part, rows stay where they are; not for ever."""
         vip = PlaneSuite.SERVICE.id.address
         self.service.stopService()
-        service = self.service = SchedulerService(
-            clock=self.clock,
-            node_name="a",
-            plane=self.plane,
-            members=self.members,
-            index=INDEX,
-            services=[PlaneSuite.SERVICE],
-            table=RowTable(INDEX, 101),
-            reach=in_one_segment("a"),
-            counters=Counters(),
-            one_owner=True,
-        )
+        service = self.service = self.make(one_owner=True)
         self.service.startService()
         self.addCleanup(service.stopService)
         owner = attrs.evolve(report("a"), owned=(vip,))

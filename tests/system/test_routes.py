@@ -143,6 +143,9 @@ class RouteTestCase(SynchronousTestCase):
     def wait_paths(self, wanted: set[str], vip: str = VIP) -> None:
         wait_for(lambda: self.paths(vip) == wanted or None, f"paths {sorted(wanted)} to {vip}", 20.0, 0.05)
 
+    def status(self, name: str) -> dict[str, Any]:
+        return wait_for(lambda: self.it.status(name), f"{name} to answer")
+
     def drain(self, name: str) -> None:
         self.it.host(name).run(
             sys.executable, "-m", "lbarray", "drain", "--socket", str(self.it.folder / "state" / f"{name}.sock")
@@ -172,12 +175,12 @@ class RouteTests(RouteTestCase):
         """All three schedule; when one draws its route back, and when one dies with all that runs on it, no
         connection that another worker holds is broken, and new ones are served."""
         for name in NODES:
-            status = wait_for(lambda name=name: self.it.status(name), name)  # type: ignore[misc]
+            status = self.status(name)
             self.assertEqual(status["routes"]["announced"], [VIP])
         held = self.hold(60)
         # Every scheduler had some of these: the router spreads them.
         for name in NODES:
-            status = wait_for(lambda name=name: self.it.status(name), name)  # type: ignore[misc]
+            status = self.status(name)
             forwarded = sum(worker["packets"] for worker in status["scheduler"]["workers"].values())
             self.assertGreater(forwarded, 50, name)
         self.drain("b")
@@ -222,7 +225,7 @@ class Route6Tests(RouteTestCase):
         """Answers come by way of each of three; who drains and who dies is no way any longer, for either VIP."""
         self.answered()
         for name in NODES:
-            status = wait_for(lambda name=name: self.it.status(name), name)  # type: ignore[misc]
+            status = self.status(name)
             self.assertEqual(sorted(status["routes"]["announced"]), sorted([VIP, VIP6]))
             forwarded = sum(worker["packets"] for worker in status["scheduler"]["workers"].values())
             self.assertGreater(forwarded, 50, name)
